@@ -1,0 +1,94 @@
+"""The program `aerogel`: its verbs, and what it does with errors."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from cyclopts import App, CycloptsError
+
+import aerogel
+from aerogel.cli import condense, demo, doctor, env, eval, report, size, stages, student, verify
+from aerogel.cli.failures import MISTAKE, guard
+from aerogel.cli.invocation import record_words
+
+_CODES = """
+Exit codes: 0 done, 1 a problem found by doctor or verify, 2 a mistake in the
+command or its data, 130 interrupted. --debug, anywhere, shows where an error
+came from.
+"""
+_HELP = """Take the weight out of vision AI, and print the receipt."""
+_EXAMPLES = f"""Examples:
+  aerogel demo
+  aerogel condense train/ --ipc 10
+  aerogel condense --help
+  aerogel --install-completion
+{_CODES}"""
+_CONDENSE_VERBS: tuple[tuple[str, Callable[..., int], str], ...] = (
+    ("teacher", stages.teacher_command, stages.examples_of("teacher")),
+    ("select", stages.select_command, stages.examples_of("select")),
+    ("generator", stages.generator_command, stages.examples_of("generator")),
+    ("pack", stages.pack_command, stages.examples_of("pack")),
+    ("student", student.student_command, student.EXAMPLES),
+    ("eval", eval.eval_command, eval.EXAMPLES),
+    ("verify", verify.verify_command, verify.EXAMPLES),
+    ("size", size.size_command, size.EXAMPLES),
+)
+
+
+def build_app() -> App:
+    """Build the program with all its verbs."""
+    program = App(
+        name="aerogel",
+        help=_HELP,
+        help_epilogue=_EXAMPLES,
+        help_format="plaintext",
+        version=aerogel.__version__,
+        result_action="return_value",
+        suppress_keyboard_interrupt=False,
+    )
+    program.command(demo.demo_command, name="demo", help_epilogue=demo.EXAMPLES)
+    program.command(build_condense())
+    program.command(report.report_command, name="report", help_epilogue=report.EXAMPLES)
+    program.command(env.env_command, name="env", help_epilogue=env.EXAMPLES)
+    program.command(doctor.doctor_command, name="doctor", help_epilogue=doctor.EXAMPLES)
+    program.register_install_completion_command(help="Install completion for this shell.", help_epilogue="")
+    return program
+
+
+def build_condense() -> App:
+    """Build `condense` with its stages."""
+    program = App(name="condense", help_epilogue=condense.EXAMPLES)
+    program.default(condense.condense_command)
+    for number, (name, act, examples) in enumerate(_CONDENSE_VERBS):
+        program.command(act, name=name, help_epilogue=examples, sort_key=number)
+    return program
+
+
+app = build_app()
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code; ``words`` default to those after the program's name."""
+    given = list(sys.argv[1:] if words is None else words)
+    debug = "--debug" in given
+    given = [word for word in given if word != "--debug"]
+
+    def act() -> int:
+        try:
+            done = app(given, exit_on_error=False, print_error=False)
+        except CycloptsError as error:
+            if debug:
+                raise
+            sys.stderr.write(f"aerogel: {' '.join(str(error).split())}\nSee: {name_help(given)}\n")
+            return MISTAKE
+        return int(done) if isinstance(done, int) else 0
+
+    with record_words(given):
+        return guard(act, debug=debug)
+
+
+def name_help(words: Sequence[str]) -> str:
+    """Return the command that shows the help closest to a mistaken command line."""
+    known, _, _ = app.parse_commands(list(words))
+    return " ".join(["aerogel", *known, "--help"])

@@ -1,0 +1,183 @@
+"""A condensed set in use: images, addressed views, and soft labels generated as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from aerogel.condense.archive import IMAGES, LABELS, StoredImages, open_archive, read_images
+from aerogel.condense.config import ViewConfig
+from aerogel.condense.families import Backbone, load_backbone
+from aerogel.condense.labels import NetworkLabels
+from aerogel.condense.projector import build_projector, load_adapter
+from aerogel.condense.student import TrainingSet
+from aerogel.condense.views import Views
+from aerogel.core.config import from_dict
+from aerogel.core.manifests import Manifest
+from aerogel.errors import ConfigError, IntegrityError, MismatchError, compose
+
+_PROBE_TOLERANCE = 0.05
+
+
+class CondensedSet(Dataset[dict[str, Any]]):
+    """Serve the augmented views of a condensed set; item i of an epoch is the same whoever asks for it.
+
+    Items are dicts: ``view`` [C, S, S] float32 in [0, 1], ``label`` and ``partner_label`` (class indices of
+    the image and of the one that CutMix pasted in), ``weight`` (the image's own share of the pixels) and
+    ``sample``. Call :meth:`set_epoch` before each epoch; with worker processes, before the loader's iterator
+    is made.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, stored: StoredImages) -> None:
+        facts = manifest.facts
+        self.folder = folder
+        self.manifest = manifest
+        self.images = stored.images
+        self.class_labels = stored.labels
+        self.source_ids = stored.source_ids
+        self.class_names: tuple[str, ...] = tuple(facts["class_names"])
+        self.mean: tuple[float, ...] = tuple(facts["mean"])
+        self.std: tuple[float, ...] = tuple(facts["std"])
+        config = from_dict(ViewConfig, facts["views"], "views")
+        self.views = Views(config, facts["view_seed"], len(stored.labels), facts["tiles"])
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of stored images."""
+        return len(self.class_labels)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose whose views are served: epoch 0, 1, 2, ..."""
+        self.epoch = epoch
+
+    def __getitem__(self, sample: int) -> dict[str, Any]:
+        """Return the view of ``sample`` at the current epoch."""
+        return self.__getitems__([sample])[0]
+
+    def __getitems__(self, samples: Sequence[int]) -> list[dict[str, Any]]:
+        """Return the views of ``samples`` at the current epoch, rendered together."""
+        views, found = self.views.render(self.images, self.epoch, np.asarray(samples))
+        weights = found.mixing_weight(int(self.images.shape[-1]))
+        own = self.class_labels[torch.from_numpy(found.samples)].tolist()
+        partner = self.class_labels[torch.from_numpy(found.partners)].tolist()
+        return [
+            {
+                "view": views[index],
+                "label": own[index],
+                "partner_label": partner[index],
+                "weight": float(weights[index]),
+                "sample": int(found.samples[index]),
+            }
+            for index in range(len(found.samples))
+        ]
+
+    @cached_property
+    def generator(self) -> nn.Module:
+        """Load the label generator: the backbone named in the manifest with the adapter of this folder.
+
+        Raises:
+            MismatchError: the backbone's weights are not those the adapter was made for, or the generator
+                gives other labels here than where it was made.
+        """
+        return load_generator(self, load_backbone(self.manifest.facts["backbone"]["name"]))
+
+    def labels(self, views: Tensor) -> Tensor:
+        """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1]."""
+        device = next(self.generator.parameters()).device
+        with torch.no_grad():
+            found: Tensor = self.generator(views.to(device))
+        return found.float()
+
+    @property
+    def label_source(self) -> NetworkLabels:
+        """Return the generator as a source of labels for a student."""
+        return NetworkLabels("generator", self.generator)
+
+    def training_set(self) -> TrainingSet:
+        """Return what a student is trained on."""
+        return TrainingSet(self.images, self.class_labels, self.views, self.class_names, self.mean, self.std)
+
+    def to_hf(self) -> Any:
+        """Return the images and labels as a Hugging Face ``datasets.Dataset``."""
+        from datasets import Dataset as HuggingFaceDataset
+
+        return HuggingFaceDataset.from_parquet(str(self.folder / IMAGES))
+
+
+def load_condensed(path: str | Path) -> CondensedSet:
+    """Open a condensed set, refusing it unless every file is as its manifest says.
+
+    Raises:
+        IntegrityError: a file is damaged, missing or too many; nothing is loaded then.
+    """
+    folder = Path(path)
+    manifest = open_archive(folder)
+    facts = manifest.facts
+    stored = read_images(
+        folder / IMAGES, channels=facts["channels"], size=facts["size"], classes=len(facts["class_names"])
+    )
+    if len(stored.labels) != facts["images"]:
+        raise IntegrityError(
+            compose(
+                f"{facts['images']} images",
+                f"{len(stored.labels)} in {folder / IMAGES}",
+                "fetch the folder again",
+            )
+        )
+    try:
+        return CondensedSet(folder, manifest, stored)
+    except ConfigError as failure:
+        raise IntegrityError(
+            compose(f"sound settings of the views in {folder}", str(failure), "fetch the folder again")
+        ) from failure
+
+
+def load_generator(data: CondensedSet, backbone: Backbone) -> nn.Module:
+    """Put the set's adapter on ``backbone`` and check it against the logits recorded when it was made.
+
+    Raises:
+        MismatchError: the weights differ from the recorded hash, or the logits from the recorded ones.
+    """
+    facts = data.manifest.facts
+    if backbone.sha256 != facts["backbone"]["sha256"]:
+        raise MismatchError(
+            compose(
+                f"backbone {facts['backbone']['name']} with weights {facts['backbone']['sha256'][:12]}",
+                f"{backbone.name} with weights {backbone.sha256[:12]}",
+                "install the version of the backbone that the set was made with",
+            )
+        )
+    plain = build_projector(
+        backbone, data.images, data.class_labels, data.class_names, tuple(facts["templates"])
+    )
+    generator: nn.Module = load_adapter(plain, data.folder / LABELS).merge_and_unload()
+    probe = torch.tensor(facts["probe"])
+    found = probe_logits(generator, data.images, len(probe))
+    if found.shape != probe.shape or not bool(
+        (found - probe).abs().max() <= _PROBE_TOLERANCE * probe.abs().max()
+    ):
+        raise MismatchError(
+            compose(
+                "the label generator to give the logits recorded in the manifest",
+                f"logits that differ by up to {float((found - probe).abs().max()):.3g}"
+                if found.shape == probe.shape
+                else f"logits of shape {tuple(found.shape)}",
+                "use the package versions in the manifest, or report it with the output of `aerogel env`",
+            )
+        )
+    return generator
+
+
+def probe_logits(generator: nn.Module, images: Tensor, count: int) -> Tensor:
+    """Return the generator's logits [count, classes] for the first plain ``images`` [N, C, S, S] (uint8)."""
+    generator.eval()
+    with torch.no_grad():
+        logits: Tensor = generator(images[:count].float() / 255.0)
+    return logits.float().cpu()

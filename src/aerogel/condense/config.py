@@ -1,0 +1,263 @@
+"""The settings of a condensation, one frozen dataclass per stage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aerogel.core.config import config
+
+NetworkName = Literal["convnet", "resnet18"]
+LabelKind = Literal["generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard"]
+
+LABEL_KINDS: tuple[str, ...] = ("generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard")
+
+
+def _positive(mistakes: list[str], owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not value > 0:
+            mistakes.append(f"{name}: expected a number above 0; got {value}")
+
+
+def _share(mistakes: list[str], owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not 0.0 <= value <= 1.0:
+            mistakes.append(f"{name}: expected a share between 0 and 1; got {value}")
+
+
+@config("condense.views", version=1)
+@dataclass(frozen=True)
+class ViewConfig:
+    """Set the augmentation of a training view: random resized crop, horizontal flip, CutMix.
+
+    ``crop_scale`` is the range of the crop's area as a share of the image, ``crop_ratio`` of its width over
+    height, ``flip`` and ``cutmix`` are probabilities. ``open_tiles`` lets a view of a mosaic show one of its
+    patches, enlarged, in place of the whole mosaic; it changes nothing for images that are not mosaics.
+    """
+
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    crop_ratio: tuple[float, float] = (0.75, 4.0 / 3.0)
+    flip: float = 0.5
+    cutmix: float = 0.5
+    open_tiles: bool = True
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _share(mistakes, self, "flip", "cutmix")
+        low, high = self.crop_scale
+        if not 0.0 < low <= high <= 1.0:
+            mistakes.append(f"crop_scale: expected 0 < low <= high <= 1; got [{low}, {high}]")
+        low, high = self.crop_ratio
+        if not 0.0 < low <= high:
+            mistakes.append(f"crop_ratio: expected 0 < low <= high; got [{low}, {high}]")
+        return mistakes
+
+
+@config("condense.fit", version=1)
+@dataclass(frozen=True)
+class FitConfig:
+    """Set one training run: AdamW, linear warm-up, cosine decay to zero, gradient clipping.
+
+    ``lr`` is the peak learning rate, ``warmup`` the share of all steps that ramps up to it, ``clip`` the
+    largest gradient norm, ``dtype`` what the forward pass computes in (weights and optimiser stay float32).
+    """
+
+    epochs: int = 20
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: float = 0.05
+    clip: float = 1.0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "epochs", "batch_size", "lr", "clip")
+        _share(mistakes, self, "warmup")
+        if not self.weight_decay >= 0:
+            mistakes.append(f"weight_decay: expected 0 or more; got {self.weight_decay}")
+        return mistakes
+
+
+@config("condense.teacher", version=1)
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Set the classifier whose soft labels are condensed.
+
+    ``path`` imports a trained one instead of training: a folder of an earlier teacher stage, or a
+    transformers image classifier (folder or hub name). ``snapshots`` are kept at equal distances along the
+    run; the last is the teacher itself. ``held_out`` is the share of the training set that is kept from every
+    fit, to choose learning rates and to measure fidelity on.
+    """
+
+    network: NetworkName = "convnet"
+    width: int = 128
+    depth: int = 3
+    path: str | None = None
+    snapshots: int = 3
+    held_out: float = 0.05
+    label_smoothing: float = 0.0
+    views: ViewConfig = field(default_factory=ViewConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "width", "depth", "snapshots")
+        _share(mistakes, self, "label_smoothing")
+        if not 0.0 < self.held_out < 0.5:
+            mistakes.append(f"held_out: expected a share above 0 and below 0.5; got {self.held_out}")
+        if self.snapshots > self.fit.epochs:
+            mistakes.append(
+                f"snapshots: expected at most one per epoch ({self.fit.epochs}); got {self.snapshots}"
+            )
+        return mistakes
+
+
+@config("condense.selection", version=1)
+@dataclass(frozen=True)
+class SelectionConfig:
+    """Set how starting images are picked (RDED, arXiv 2312.03526, section 4).
+
+    Of every class, ``candidates`` images give ``crops`` random crops each (all images if fewer, or if 0); the
+    crop that the teacher is surest of stands for its image, the best of them are tiled ``tiles`` x ``tiles``
+    into one stored image. ``tiles`` "auto" is 2 from 96 pixels up and 1 below. ``order`` "confident" takes
+    the surest images, as published; "representative" groups the candidates by k-means on the teacher's
+    logits, one group per patch, and takes the surest of each group; "random" picks by chance, the baseline
+    that every figure is held against.
+    """
+
+    candidates: int = 300
+    crops: int = 5
+    crop_scale: tuple[float, float] = (0.5, 1.0)
+    tiles: int | Literal["auto"] = "auto"
+    order: Literal["confident", "representative", "random"] = "representative"
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "crops")
+        if self.candidates < 0:
+            mistakes.append(f"candidates: expected 0 (all) or more; got {self.candidates}")
+        if isinstance(self.tiles, int) and self.tiles < 1:
+            mistakes.append(f"tiles: expected 1 or more; got {self.tiles}")
+        low, high = self.crop_scale
+        if not 0.0 < low <= high <= 1.0:
+            mistakes.append(f"crop_scale: expected 0 < low <= high <= 1; got [{low}, {high}]")
+        return mistakes
+
+
+@config("condense.projector", version=1)
+@dataclass(frozen=True)
+class ProjectorConfig:
+    """Set the label generator: a frozen public backbone, a linear head, LoRA on both (arXiv 2408.08201).
+
+    ``rank`` is LoRA's on the backbone, ``head_rank`` on the head; "full" stores the head's whole change,
+    "auto" takes the smaller. ``ce_weight`` is the weight of the cross-entropy to the hard labels beside the
+    MSE to the teachers' logits. ``weak_teachers`` averages the logits of that many of the last snapshots; 1
+    is the teacher alone. ``templates`` word the classes for a backbone with a text tower.
+    """
+
+    backbone: str = "aerogel/shapes-resnet8"
+    rank: int = 8
+    head_rank: int | Literal["auto", "full"] = "auto"
+    ce_weight: float = 0.1
+    weak_teachers: int = 1
+    templates: tuple[str, ...] = ("a photo of a {}.",)
+    dtype: Literal["float32", "float16"] = "float16"
+    fit: FitConfig = field(default_factory=FitConfig)
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "rank", "weak_teachers")
+        if isinstance(self.head_rank, int) and self.head_rank < 1:
+            mistakes.append(f'head_rank: expected 1 or more, "auto" or "full"; got {self.head_rank}')
+        if not self.ce_weight >= 0:
+            mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
+        for template in self.templates:
+            if template.count("{}") != 1:
+                mistakes.append(f'templates: expected one "{{}}" for the class name; got {template!r}')
+        return mistakes
+
+
+@config("condense.student", version=1)
+@dataclass(frozen=True)
+class StudentConfig:
+    """Set the network trained on the condensed set, and its loss: MSE to soft labels + ``ce_weight`` x CE.
+
+    Of several learning rates in ``lrs`` the best on held-out training images is taken; without any, it is
+    ``fit.lr``.
+    """
+
+    network: NetworkName = "convnet"
+    width: int = 128
+    depth: int = 3
+    ce_weight: float = 0.1
+    labels: tuple[LabelKind, ...] = ("generator", "stored-fp16", "one-per-image", "hard")
+    random_baseline: bool = True
+    seeds: tuple[int, ...] = (0,)
+    lrs: tuple[float, ...] = ()
+    fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=300, batch_size=16, lr=2e-3))
+
+    @property
+    def rates(self) -> tuple[float, ...]:
+        """Return the learning rates to choose among."""
+        return self.lrs or (self.fit.lr,)
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "width", "depth")
+        if not self.seeds:
+            mistakes.append("seeds: expected at least one; got none")
+        if not all(rate > 0 for rate in self.lrs):
+            mistakes.append(f"lrs: expected learning rates above 0; got {list(self.lrs)}")
+        if not self.ce_weight >= 0:
+            mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
+        for name in ("labels", "seeds", "lrs"):
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                mistakes.append(f"{name}: expected each value once; got {list(values)}")
+        return mistakes
+
+
+@config("condense", version=1)
+@dataclass(frozen=True)
+class CondenseConfig:
+    """Set a whole condensation: what to read, how many images per class to keep, and each stage's settings.
+
+    ``dataset`` is a path, a named source or a hub name; ``size`` the side of the square images in pixels
+    (None: as they are); ``channels`` 1 or 3 (None: as they are).
+    """
+
+    dataset: str = ""
+    ipc: int = 10
+    size: int | None = None
+    channels: Literal[1, 3] | None = None
+    seed: int = 0
+    device: str = "auto"
+    skip_bad: bool = False
+    views: ViewConfig = field(default_factory=ViewConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    projector: ProjectorConfig = field(default_factory=ProjectorConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "ipc")
+        if self.size is not None and self.size < 8:
+            mistakes.append(f"size: expected 8 pixels or more; got {self.size}")
+        if self.projector.weak_teachers > self.teacher.snapshots:
+            mistakes.append(
+                f"projector.weak_teachers: expected at most teacher.snapshots ({self.teacher.snapshots}); "
+                f"got {self.projector.weak_teachers}"
+            )
+        return mistakes

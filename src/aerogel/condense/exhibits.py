@@ -1,0 +1,255 @@
+"""The sections of a condensation's report: images, accuracy against bytes, storage, fidelity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from aerogel.measure import format_bytes
+from aerogel.report import Block, Curve, Level, Picture, Pictures, Point, Scatter, Section, Series, TableBlock
+
+if TYPE_CHECKING:
+    from aerogel.condense.account import Run
+    from aerogel.condense.comparison import Row
+
+NAMES = {
+    "generator": "label generator",
+    "teacher": "the teacher itself, fp16",
+    "stored-fp32": "all labels stored, fp32",
+    "stored-fp16": "all labels stored, fp16",
+    "one-per-image": "one soft label per image",
+    "hard": "hard labels",
+}
+# On the chart, where long names crowd each other out.
+_SHORT = {
+    "generator": "label generator",
+    "teacher": "teacher, fp16",
+    "stored-fp32": "stored, fp32",
+    "stored-fp16": "stored, fp16",
+    "one-per-image": "one per image",
+    "hard": "hard labels",
+}
+_PER_CLASS = 10
+_MOST_PICTURES = 200
+_EPOCHS = (1, 3, 10, 30, 100, 300, 1000)
+
+
+def describe_sections(run: Run) -> tuple[Section, ...]:
+    """Return the sections of the report, without those that the run has no figures for."""
+    sections = [_show_images(run)]
+    if run.rows:
+        sections.append(_show_accuracy(run))
+    return (*sections, _show_storage(run), _show_fidelity(run))
+
+
+def name_row(row: Row) -> str:
+    """Name one kind of labels on one choice of images."""
+    return NAMES[row.labels] if row.images == "chosen" else f"random images, {NAMES[row.labels]}"
+
+
+def write_duration(seconds: float) -> str:
+    """Write seconds for people: "0.3 s", "17 s", "1 min 12 s", "2 h 5 min"."""
+    if seconds < 0.05:
+        return "< 0.1 s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+_CROPPED = (
+    "Of several random crops, the one that the teacher recognises with the least loss stands for its image. "
+)
+_HOW = {
+    "confident": _CROPPED + "The images recognised best were kept.",
+    "representative": _CROPPED
+    + "Of each group that looks alike to the teacher, the image recognised best was kept.",
+    "random": "They were drawn by chance.",
+}
+
+
+def _show_images(run: Run) -> Section:
+    data, facts = run.data, run.facts
+    names = data.class_names
+    per_class = min(int(facts["ipc"]), _PER_CLASS)
+    classes = range(min(len(names), max(1, _MOST_PICTURES // per_class)))
+    pixels = np.asarray(data.images.permute(0, 2, 3, 1))
+    labels = np.asarray(data.class_labels)
+    pictures = [
+        Picture(
+            pixels[index, ..., 0] if pixels.shape[-1] == 1 else pixels[index],
+            names[label],
+            f"{names[label]}, image {number + 1}",
+        )
+        for label in classes
+        for number, index in enumerate(np.flatnonzero(labels == label)[:per_class].tolist())
+    ]
+    how = _HOW[run.config.selection.order]
+    tiles = int(facts["tiles"])
+    mosaic = f" Each is a mosaic of {tiles} × {tiles} such crops." if tiles > 1 else ""
+    left = len(labels) - len(pictures)
+    more = f"\n\n{left:,} more are in the set." if left else ""
+    return Section(
+        "The images",
+        f"{len(labels):,} images of {facts['size']} × {facts['size']} pixels, {facts['ipc']} per class, "
+        f"stand for {facts['source']['images']:,}. {how}{mosaic}{more}",
+        [Pictures(pictures, columns=per_class if per_class > 1 else 10, pixelated=int(facts["size"]) < 64)],
+    )
+
+
+def _show_accuracy(run: Run) -> Section:
+    epochs, seeds = run.config.student.fit.epochs, len(run.config.student.seeds)
+    spread = (
+        f"Bars are one standard deviation over {seeds} seeds."
+        if seeds > 1
+        else "One seed; bars are the 95 % interval that the number of test images allows."
+    )
+    points = [
+        Point(
+            _SHORT[row.labels] if row.images == "chosen" else f"{_SHORT[row.labels]}, random",
+            row.label_bytes,
+            row.accuracy.value,
+            row.accuracy.spread,
+            group="chosen images" if row.images == "chosen" else "random images",
+            emphasis=row.labels == "generator",
+        )
+        for row in run.rows
+    ]
+    ours = run.find("generator")
+    if ours is not None:
+        total = ours.label_bytes + ours.backbone_bytes
+        point = Point("with backbone", total, ours.accuracy.value, ours.accuracy.spread)
+        points.append(point)
+    scatter = Scatter(
+        "Accuracy against the bytes of the labels",
+        "labels on disk",
+        "accuracy on test images",
+        points,
+        x_unit="B",
+        y_unit="%",
+        levels=(Level(f"teacher, all {run.facts['source']['images']:,} images", run.teacher_accuracy.value),),
+        text=f"Further left is lighter, further up is better. {spread}",
+    )
+    rows = [
+        (
+            NAMES[row.labels],
+            "chosen" if row.images == "chosen" else "random",
+            row.label_bytes,
+            row.backbone_bytes or None,
+            _write_spread(row.accuracy.value, row.accuracy.spread),
+            f"{row.rate:g}",
+        )
+        for row in run.rows
+    ]
+    table = TableBlock(
+        ("labels", "images", "label bytes", "backbone bytes", "accuracy (%)", "learning rate"),
+        rows,
+        title="The same in numbers",
+        text="The backbone is public: whoever has it already fetches the label bytes alone.",
+        highlight=[index for index, row in enumerate(run.rows) if row.labels == "generator"],
+    )
+    text = (
+        f"The same student, trained for {epochs} epochs on {run.facts['images']:,} images with labels of "
+        "each kind, scored after its last epoch on test images that nothing else has seen."
+    )
+    return Section("Accuracy against bytes", text, [scatter, table])
+
+
+def _write_spread(value: float, spread: float | None) -> str:
+    return f"{value:.1f}" if spread is None else f"{value:.1f} ± {spread:.1f}"
+
+
+def _show_storage(run: Run) -> Section:
+    delta, epochs = run.delta_bytes, run.config.student.fit.epochs
+    backbone = run.facts["backbone"]
+    entries = [
+        ("images", run.storage["images"], "PNG in parquet"),
+        ("label generator", delta, f"the change to {backbone['name']}"),
+        (
+            "label generator with its backbone",
+            delta + int(backbone["bytes"]),
+            "if the backbone has to be fetched",
+        ),
+        ("the teacher itself, fp16", run.teacher_bytes, "ship the teacher instead of labels"),
+    ]
+    for kind in ("stored-fp32", "stored-fp16", "one-per-image", "hard"):
+        row = run.find(kind)
+        if row is not None:
+            note = (
+                f"{epochs} epochs of {run.facts['images']:,} views"
+                if kind.startswith("stored")
+                else "whatever the view"
+            )
+            entries.append((NAMES[kind], row.label_bytes, note))
+    entries.append(
+        ("the source's pixels", run.source_bytes, f"{run.facts['source']['images']:,} images, uncompressed")
+    )
+    table = TableBlock(
+        ("what", "bytes", "size", "against the generator", "note"),
+        [(name, size, format_bytes(size), f"{size / delta:.2g} ×", note) for name, size, note in entries],
+        title="What is on disk, and what would be",
+        highlight=(0, 1),
+    )
+    text = (
+        f"Stored labels grow with every epoch, because every view needs its own; the generator does not. At "
+        f"{run.view_bytes:.3g} bytes a view, {run.even_views:,.0f} of them, that is {run.even_epochs:.3g} "
+        f"epochs of {run.facts['images']:,} images, weigh what the generator weighs. {_weigh_teacher(run)}"
+    )
+    return Section("What the labels weigh", text, [_draw_growth(run), table])
+
+
+def _weigh_teacher(run: Run) -> str:
+    ratio = run.teacher_bytes / run.delta_bytes
+    sizes = f"{format_bytes(run.teacher_bytes)} in fp16"
+    if ratio > 1:
+        return f"The teacher itself would take {ratio:.2g} times the generator's bytes ({sizes})."
+    return f"Here the teacher itself is lighter than the generator ({sizes}), and would serve better."
+
+
+def _draw_growth(run: Run) -> Block:
+    images, own = int(run.facts["images"]), run.config.student.fit.epochs
+    epochs = sorted({*_EPOCHS, own})
+    flat = {
+        "label generator": run.delta_bytes,
+        "generator with its backbone": run.delta_bytes + int(run.facts["backbone"]["bytes"]),
+        "the teacher itself, fp16": run.teacher_bytes,
+    }
+    stored = Series("all labels stored, fp16", epochs, [run.view_bytes * images * epoch for epoch in epochs])
+    return Curve(
+        "Bytes of labels against the length of training",
+        "epochs of training",
+        "labels on disk",
+        [*(Series(name, epochs, [size] * len(epochs)) for name, size in flat.items()), stored],
+        log_x=True,
+        log_y=True,
+        y_unit="B",
+        text=f"The students here were trained for {own} epochs.",
+    )
+
+
+def _show_fidelity(run: Run) -> Section:
+    found = run.facts["projector"]["fidelity"]
+    rows = [
+        (
+            each["views"],
+            f"{100 * each['agreement']:.1f}",
+            f"{each['kl']:.3f}",
+            f"{each['mse']:.3f}",
+            int(each["samples"]),
+        )
+        for each in found
+    ]
+    table = TableBlock(
+        ("views", "same first choice (%)", "KL divergence (nats)", "MSE of logits", "views scored"), rows
+    )
+    text = (
+        "Generated labels against the teacher's, on images that neither was trained on, augmented as in "
+        "training, and again with a patch of another image in each (CutMix)."
+    )
+    return Section("How true the generated labels are", text, [table])

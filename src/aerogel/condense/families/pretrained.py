@@ -1,0 +1,89 @@
+"""Models by folder or Hugging Face hub name, from safetensors alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from safetensors import SafetensorError
+
+from aerogel.errors import DataError, MissingDependencyError, compose
+
+
+def load_pretrained(loader: str, name: str) -> Any:
+    """Load a transformers model in float32 by the class called ``loader``, with all of its weights.
+
+    Weights stored with pickle alone are not opened, and code from the folder or the hub is never run.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        DataError: nothing of that name can be loaded, or weights of the model are missing in it.
+    """
+    kind = _import(loader, name)
+    with quiet(), _refusals(name):
+        model, info = kind.from_pretrained(
+            name, use_safetensors=True, dtype="float32", output_loading_info=True
+        )
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if missing:
+        raise DataError(
+            compose(
+                f"all weights of a {type(model).__name__} in {name!r}",
+                f"a model without {', '.join(missing[:3])} ({len(missing)} in all)",
+                "choose a model that was saved with its head",
+            )
+        )
+    return model.eval()
+
+
+def load_part(loader: str, name: str) -> Any:
+    """Load what goes with a model by the class called ``loader``: its config, tokenizer or image processor.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        DataError: nothing of that name can be loaded.
+    """
+    kind = _import(loader, name)
+    with _refusals(name):
+        return kind.from_pretrained(name)
+
+
+def _import(loader: str, name: str) -> Any:
+    try:
+        import transformers
+    except ImportError as missing:
+        raise MissingDependencyError(
+            compose(f"transformers, to load {name!r}", "no such package", 'pip install "aerogel[condense]"')
+        ) from missing
+    return getattr(transformers, loader)
+
+
+@contextmanager
+def _refusals(name: str) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as failure:
+        raise DataError(
+            compose(
+                "the name of a model: a folder, or a hub name, with its weights as safetensors",
+                f"{name!r}, which could not be loaded ({failure})",
+                "check the name, the network and HF_HUB_OFFLINE, or give the folder of a downloaded model",
+            )
+        ) from failure
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the bars that transformers draws while it loads and saves off the screen."""
+    from transformers.utils import logging
+
+    bars: Any = logging
+
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

@@ -1,0 +1,174 @@
+"""Train a module epoch by epoch, resumable after a kill to the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from aerogel.condense.config import FitConfig
+from aerogel.core.devices import choose_dtype
+from aerogel.core.folders import write_bytes_atomic
+from aerogel.core.randomness import derive_seed, permutation, seed_torch
+from aerogel.errors import DivergedError, compose
+
+_SAVE_EVERY_S = 20.0
+
+BatchLoss = Callable[[int, np.ndarray], Tensor]
+
+
+@dataclass(frozen=True)
+class EpochState:
+    """Tell what one epoch did: its number from 0, the mean loss over its batches, its seconds."""
+
+    epoch: int
+    loss: float
+    seconds: float
+
+
+def learning_rate(step: int, steps: int, config: FitConfig) -> float:
+    """Return the rate at ``step`` of ``steps``: linear warm-up, then half a cosine down to zero."""
+    warm = max(1, round(config.warmup * steps))
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    return config.lr * 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))
+
+
+def fused(module: nn.Module, config: FitConfig) -> nn.Module:
+    """Return the forward pass of ``module``, compiled where ``config.compile`` asks for it."""
+    if not config.compile:
+        return module
+    return cast(nn.Module, torch.compile(module, dynamic=False))
+
+
+def batches(seed: int, epoch: int, population: int, batch_size: int) -> list[np.ndarray]:
+    """Return the sample ids of each batch of ``epoch``: a permutation cut into batches, the last one shorter.
+
+    A last batch under a quarter of ``batch_size`` is joined to the one before it.
+    """
+    order = permutation(seed, "order", epoch, population)
+    cuts = list(range(batch_size, population, batch_size))
+    if cuts and population - cuts[-1] < max(2, batch_size // 4):
+        cuts.pop()
+    return np.split(order, cuts)
+
+
+def fit(
+    module: nn.Module,
+    batch_loss: BatchLoss,
+    *,
+    config: FitConfig,
+    population: int,
+    seed: int,
+    device: str,
+    checkpoint: Path | None = None,
+    save_after: frozenset[int] = frozenset(),
+) -> Iterator[EpochState]:
+    """Train the parameters of ``module`` that require a gradient; yield after every epoch.
+
+    ``batch_loss(epoch, samples)`` returns the scalar loss of the batch with those sample ids [B]. With
+    ``checkpoint``, a folder, the run continues where the last saved epoch ended; what the module, the
+    optimiser and the order of samples are then is what they would have been without the stop. The epochs
+    before the resume point are not yielded again; those in ``save_after``, counted from 1, are saved only
+    once the caller is done with them, so that a kill between the two repeats the epoch.
+
+    Raises:
+        DivergedError: the loss is no finite number.
+    """
+    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    half = choose_dtype(config.dtype, device).value == "bfloat16"
+    steps_per_epoch = len(batches(seed, 0, population, config.batch_size))
+    steps = config.epochs * steps_per_epoch
+    first = _resume(module, optimiser, checkpoint) if checkpoint else 0
+    last_save = time.monotonic()
+    for epoch in range(first, config.epochs):
+        begin = time.monotonic()
+        losses: list[float] = []
+        module.train()
+        with seed_torch(derive_seed(seed, "epoch", str(epoch))):
+            for index, samples in enumerate(batches(seed, epoch, population, config.batch_size)):
+                rate = learning_rate(epoch * steps_per_epoch + index, steps, config)
+                with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+                    loss = batch_loss(epoch, samples)
+                losses.append(_finite(loss, epoch, config))
+                _step(optimiser, trained, loss, rate, config.clip)
+        yield EpochState(epoch, float(np.mean(losses)), time.monotonic() - begin)
+        due = (
+            time.monotonic() - last_save > _SAVE_EVERY_S
+            or epoch + 1 in save_after
+            or epoch + 1 == config.epochs
+        )
+        if checkpoint and due:
+            _save(module, optimiser, checkpoint, epoch + 1)
+            last_save = time.monotonic()
+
+
+def _finite(loss: Tensor, epoch: int, config: FitConfig) -> float:
+    value = float(loss.detach())
+    if not math.isfinite(value):
+        raise DivergedError(
+            compose(
+                "a finite loss",
+                f"{value} in epoch {epoch}",
+                f"lower fit.lr ({config.lr}) or fit.clip ({config.clip})",
+            )
+        )
+    return value
+
+
+def _step(
+    optimiser: torch.optim.Optimizer, trained: list[nn.Parameter], loss: Tensor, rate: float, clip: float
+) -> None:
+    """Update ``trained`` once, at learning rate ``rate``, with the gradient norm clipped to ``clip``."""
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(trained, clip)
+    optimiser.step()
+
+
+def _save(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, epochs_done: int) -> None:
+    """Write what training changes in module and optimiser as one safetensors file, whole or not."""
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    state = {name: value for name, value in module.state_dict().items() if name not in frozen}
+    tensors = {f"module.{name}": value for name, value in state.items()}
+    for index, moments in optimiser.state_dict()["state"].items():
+        for name, value in moments.items():
+            tensors[f"optimiser.{index}.{name}"] = value
+    folder.mkdir(parents=True, exist_ok=True)
+    clones = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    write_bytes_atomic(folder / "fit.safetensors", save(clones, {"fit": json.dumps({"epochs": epochs_done})}))
+
+
+def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> int:
+    """Load what :func:`_save` wrote, if anything, and return the number of epochs done."""
+    path = folder / "fit.safetensors"
+    if not path.exists():
+        return 0
+    weights: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Any]] = {}
+    with safe_open(path, framework="pt") as stored:
+        done = int(json.loads(stored.metadata()["fit"])["epochs"])
+        for name in stored.keys():  # noqa: SIM118 - safe_open is no mapping
+            part, _, rest = name.partition(".")
+            if part == "module":
+                weights[rest] = stored.get_tensor(name)
+            else:
+                index, _, moment = rest.partition(".")
+                moments.setdefault(int(index), {})[moment] = stored.get_tensor(name)
+    module.load_state_dict(weights, strict=False)
+    state = optimiser.state_dict()
+    optimiser.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
+    return done

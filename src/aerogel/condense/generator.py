@@ -1,0 +1,116 @@
+"""Stage 4: train the label generator on the real training set and measure how true its labels are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aerogel.condense.config import ProjectorConfig, ViewConfig
+from aerogel.condense.fit import EpochState, fit, fused
+from aerogel.condense.labels import make_batch
+from aerogel.condense.projector import Fidelity, compare_logits
+from aerogel.condense.views import Views
+from aerogel.core.randomness import derive_seed
+from aerogel.errors import ProjectorError, compose
+from aerogel.zoo.imageset import ImageSet
+
+_FIDELITY_SAMPLES = 2000
+
+
+def train_generator(
+    adapted: PeftModel,
+    data: ImageSet,
+    teachers: Sequence[nn.Module],
+    config: ProjectorConfig,
+    view_config: ViewConfig,
+    *,
+    seed: int,
+    device: str,
+    work: Path,
+) -> Iterator[EpochState]:
+    """Train the low-rank change on real images: MSE to the teachers' mean logits + ``ce_weight`` x CE.
+
+    Both are of the same augmented view. Yields after every epoch; continues from ``work/checkpoint`` after a
+    kill. Implements the projector objective of arXiv 2408.08201 (section 3.3); how several weak teachers are
+    combined is not said there, the mean of their logits is taken.
+    """
+    views = Views(view_config, derive_seed(seed, "generator/views"), len(data))
+    forward = fused(adapted.to(device), config.fit)
+    experts = [fused(teacher.to(device).eval(), config.fit) for teacher in teachers]
+
+    def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
+        batch = make_batch(data.images, data.labels, views, epoch, samples, device)
+        with torch.no_grad():
+            target = torch.stack([expert(batch.views) for expert in experts]).mean(0)
+        logits = forward(batch.views)
+        loss = functional.mse_loss(logits, target)
+        return loss + config.ce_weight * batch.hard_loss(logits) if config.ce_weight else loss
+
+    return fit(
+        adapted,
+        batch_loss,
+        config=config.fit,
+        population=len(data),
+        seed=derive_seed(seed, "generator/order"),
+        device=device,
+        checkpoint=work / "checkpoint",
+    )
+
+
+def measure_fidelity(
+    generator: nn.Module,
+    teacher: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    view_config: ViewConfig,
+    *,
+    seed: int,
+    device: str,
+) -> tuple[Fidelity, Fidelity]:
+    """Compare generator and teacher on held-out ``images`` [N, C, S, S] (uint8): augmented, CutMix views.
+
+    At most 2,000 images are used, each in one view of either kind.
+    """
+    count = min(len(images), _FIDELITY_SAMPLES)
+    found = []
+    for name, cutmix in (("augmented", 0.0), ("cutmix", 1.0)):
+        views = Views(replace(view_config, cutmix=cutmix), derive_seed(seed, "fidelity"), len(images))
+        ours, theirs = [], []
+        for samples in np.split(np.arange(count), range(250, count, 250)):
+            batch = make_batch(images, labels, views, 0, samples, device)
+            with torch.no_grad():
+                ours.append(generator(batch.views).float().cpu())
+                theirs.append(teacher(batch.views).float().cpu())
+        found.append(compare_logits(name, torch.cat(theirs), torch.cat(ours)))
+    return found[0], found[1]
+
+
+def require_above_chance(fidelity: Fidelity, classes: int) -> None:
+    """Check that the generator agrees with the teacher more often than guessing would.
+
+    The bound is the share 1 / ``classes`` plus four standard errors, or plus half of what is left to 1 if
+    that is less.
+
+    Raises:
+        ProjectorError: it does not; a student would learn noise.
+    """
+    chance = 1.0 / classes
+    margin = 4.0 * (chance * (1.0 - chance) / fidelity.samples) ** 0.5
+    bound = chance + min(margin, (1.0 - chance) / 2.0)
+    if not fidelity.agreement > bound:
+        raise ProjectorError(
+            compose(
+                f"a label generator that agrees with the teacher on more than {bound:.1%} of held-out views "
+                f"(chance is {chance:.1%})",
+                f"{fidelity.agreement:.1%} on {fidelity.samples} views",
+                "lower projector.fit.lr, train longer (projector.fit.epochs), raise projector.rank, or use a "
+                "backbone that knows such images",
+            )
+        )

@@ -1,0 +1,369 @@
+"""Run the stages of a condensation in order, each into a folder of its own that survives a kill."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save
+
+from aerogel.condense import archive as shelf
+from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logits
+from aerogel.condense.config import CondenseConfig, SelectionConfig
+from aerogel.condense.families import Backbone, load_backbone
+from aerogel.condense.fit import EpochState
+from aerogel.condense.generator import measure_fidelity, require_above_chance, train_generator
+from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
+from aerogel.condense.run_folder import TIMINGS
+from aerogel.condense.selection import Patch, Selection, select_images
+from aerogel.condense.teacher import (
+    Teacher,
+    build_teacher,
+    describe_teacher,
+    identify_import,
+    import_teacher,
+    load_teacher,
+    predict,
+    require_same_classes,
+    train_teacher,
+)
+from aerogel.core.config import to_dict
+from aerogel.core.devices import choose_device
+from aerogel.core.folders import write_bytes_atomic, write_text_atomic
+from aerogel.core.manifests import Manifest
+from aerogel.core.progress import announce, track
+from aerogel.core.randomness import derive_seed
+from aerogel.core.stages import Stage, run_stage
+from aerogel.errors import ConfigError, DataError, MismatchError, compose
+from aerogel.measure import measure_accuracy
+from aerogel.zoo.imageset import ImageSet
+
+STAGES = ("teacher", "selection", "generator", "archive")
+_PROBE_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Hold the data of a condensation: what everything is trained on, and the test images that only score."""
+
+    train: ImageSet
+    test: ImageSet
+
+    def check(self) -> Sources:
+        """Return the sources themselves when a classifier can be trained on one part and scored on the other.
+
+        Raises:
+            DataError: there are fewer than two classes.
+            MismatchError: the two parts differ in their classes or in the shape of their images.
+        """
+        names = self.train.class_names
+        if len(names) < 2:
+            raise DataError(
+                compose("images of two classes or more", f"{len(names)}", "add images of another")
+            )
+        if names != self.test.class_names or self.train.shape != self.test.shape:
+            raise MismatchError(
+                compose(
+                    f"test images of the {len(names)} training classes in the same order, of shape "
+                    f"{self.train.shape}",
+                    f"{len(self.test.class_names)} classes ({', '.join(self.test.class_names[:5])}, ...) of "
+                    f"shape {self.test.shape}",
+                    "load both parts with the same class list, size and channels",
+                )
+            )
+        return self
+
+
+class Pipeline:
+    """Condense ``sources`` into ``out``, stage by stage; a finished stage is opened, a cut one continued.
+
+    Each stage method makes sure of the stages before it and returns what its folder holds.
+    """
+
+    def __init__(
+        self,
+        config: CondenseConfig,
+        sources: Sources,
+        out: Path,
+        *,
+        overwrite: bool = False,
+        command: str | None = None,
+    ) -> None:
+        self.config = config
+        self.sources = sources.check()
+        self.out = out
+        self.command = command
+        self.overwrite = overwrite
+        device = choose_device(config.device)
+        announce(f"device: {device.value} ({device.reason})")
+        self.device = device.value
+        self.train, self.held_out = sources.train.split(config.teacher.held_out, config.seed, "held-out")
+        if not len(self.held_out):
+            raise DataError(
+                compose(
+                    "training images to hold out, to measure the label generator on",
+                    f"none: a share of {config.teacher.held_out} of {len(sources.train)} images, with every "
+                    "class's first image kept",
+                    "raise teacher.held_out, or add images",
+                )
+            )
+        self._done: dict[str, Manifest] = {}
+
+    def run(
+        self,
+        name: str,
+        kind: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        build: Callable[[Path], Mapping[str, Any]],
+    ) -> Manifest:
+        """Run one stage once and note how long it took, added up over interruptions, in ``timings.json``."""
+        if name not in self._done:
+            begin = time.monotonic()
+            stage = Stage(self.out / name, kind, settings, inputs, self.config.seed, self.command)
+            self._done[name] = run_stage(stage, build, overwrite=self.overwrite)
+            self._note_time(name, time.monotonic() - begin)
+        return self._done[name]
+
+    def watch(self, label: str, run: Iterator[EpochState], epochs: int) -> list[EpochState]:
+        """Train to the end with a progress bar."""
+        return list(track(run, total=epochs, label=label, unit="epoch"))
+
+    @cached_property
+    def data_digest(self) -> dict[str, str]:
+        """Return the fingerprints of the training and the test images."""
+        return {"train": self.sources.train.fingerprint(), "test": self.sources.test.fingerprint()}
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """Train the teacher, or import the one at ``config.teacher.path``."""
+        config = self.config.teacher
+        inputs = self.data_digest
+        if config.path is not None:
+            inputs = {**inputs, "imported": identify_import(config.path)}
+        self.run("teacher", "teacher", to_dict(config), inputs, self._build_teacher)
+        teacher = load_teacher(self.out / "teacher")
+        require_same_classes(teacher, self.sources.train)
+        wanted = self.config.projector.weak_teachers
+        if wanted > len(teacher.snapshots):
+            raise ConfigError(
+                compose(
+                    f"projector.weak_teachers of at most {len(teacher.snapshots)}, the teacher's snapshots",
+                    f"{wanted}",
+                    "lower it, or train a teacher with more snapshots",
+                )
+            )
+        return teacher
+
+    def _build_teacher(self, work: Path) -> Mapping[str, Any]:
+        config = self.config.teacher
+        if config.path is not None:
+            classifier = import_teacher(config.path, self.sources.train, work).classifier.to(self.device)
+        else:
+            classifier = build_teacher(self.train, config, self.config.seed)
+            run = train_teacher(
+                classifier, self.train, config, seed=self.config.seed, device=self.device, work=work
+            )
+            self.watch("teacher", run, config.fit.epochs)
+        figures = {
+            name: measure_accuracy(
+                predict(classifier, part.images, self.device), part.labels, name=name
+            ).to_dict()
+            for name, part in (("test_accuracy", self.sources.test), ("held_out_accuracy", self.held_out))
+        }
+        if config.path is None:
+            describe_teacher(self.train, config, figures, work)
+        return figures
+
+    def select(
+        self, name: str = "selection", config: SelectionConfig | None = None, seed: int | None = None
+    ) -> Selection:
+        """Pick the images; ``name`` is the stage's folder, so that a baseline can stand beside the choice."""
+        chosen = config or self.config.selection
+        seed = self.config.seed if seed is None else seed
+
+        def build(work: Path) -> Mapping[str, Any]:
+            found = select_images(
+                self.train,
+                self.teacher.classifier,
+                chosen,
+                ipc=self.config.ipc,
+                seed=seed,
+                device=self.device,
+            )
+            tensors = {"images": found.images, "labels": found.labels}
+            write_bytes_atomic(work / "images.safetensors", save(tensors))
+            origins = [[patch.to_dict() for patch in patches] for patches in found.patches]
+            write_text_atomic(work / "provenance.json", json.dumps(origins, indent=1) + "\n")
+            return {"tiles": found.tiles, "images": len(found.labels)}
+
+        settings = {"selection": to_dict(chosen), "ipc": self.config.ipc, "seed": seed}
+        inputs = {**self.data_digest, "teacher": self.digest("teacher")}
+        manifest = self.run(name, "selection", settings, inputs, build)
+        tensors = load_file(self.out / name / "images.safetensors")
+        origins = json.loads((self.out / name / "provenance.json").read_text(encoding="utf-8"))
+        patches = tuple(
+            tuple(Patch(patch["source"], tuple(patch["box"]), patch["loss"]) for patch in row)
+            for row in origins
+        )
+        return Selection(tensors["images"], tensors["labels"], patches, int(manifest.facts["tiles"]))
+
+    @cached_property
+    def selection(self) -> Selection:
+        """Return the chosen images."""
+        return self.select()
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """Load the label generator's backbone."""
+        return load_backbone(self.config.projector.backbone)
+
+    def plain_projector(self) -> Any:
+        """Build the projector with its initial head from the chosen images."""
+        chosen = self.selection
+        names = self.sources.train.class_names
+        return build_projector(
+            self.backbone, chosen.images, chosen.labels, names, self.config.projector.templates
+        )
+
+    @cached_property
+    def generator(self) -> PeftModel:
+        """Train the label generator and refuse one that is no better than chance."""
+        config = self.config.projector
+        backbone = self.backbone
+        inputs = {
+            "teacher": self.digest("teacher"),
+            "selection": self.digest("selection"),
+            "backbone": backbone.sha256,
+        }
+        settings = {"projector": to_dict(config), "views": to_dict(self.config.views)}
+        self.run("generator", "label-generator", settings, inputs, self._build_generator)
+        return load_adapter(self.plain_projector(), self.out / "generator").to(self.device)
+
+    def digest(self, name: str) -> str:
+        """Return the digest of the stage called ``name``, running it first where needed."""
+        return self.manifest(name).digest
+
+    def manifest(self, name: str) -> Manifest:
+        """Return the manifest of the stage called ``name``, running it first where needed."""
+        if name not in self._done and name in STAGES:
+            getattr(self, name)
+        return self._done[name]
+
+    def _build_generator(self, work: Path) -> Mapping[str, Any]:
+        config, views = self.config.projector, self.config.views
+        adapted = adapt(
+            self.plain_projector(),
+            self.backbone,
+            config,
+            len(self.sources.train.class_names),
+            seed=derive_seed(self.config.seed, "generator/adapter"),
+        )
+        run = train_generator(
+            adapted,
+            self.train,
+            self.teacher.snapshots[-config.weak_teachers :],
+            config,
+            views,
+            seed=self.config.seed,
+            device=self.device,
+            work=work,
+        )
+        self.watch("label generator", run, config.fit.epochs)
+        save_adapter(adapted, work, getattr(torch, config.dtype))
+        stored = load_adapter(self.plain_projector(), work).to(self.device)
+        fidelity = measure_fidelity(
+            stored,
+            self.teacher.classifier.to(self.device),
+            self.held_out.images,
+            self.held_out.labels,
+            views,
+            seed=self.config.seed,
+            device=self.device,
+        )
+        require_above_chance(fidelity[0], len(self.sources.train.class_names))
+        trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+        return {"fidelity": [asdict(each) for each in fidelity], "trained_parameters": trained}
+
+    @cached_property
+    def archive(self) -> CondensedSet:
+        """Pack images and label generator into the folder that is shipped, and open it as a user would."""
+        generator = self.generator
+        config = self.config
+        inputs = {name: self.digest(name) for name in ("teacher", "selection", "generator")}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            chosen = self.selection
+            ids = tuple("+".join(patch.source for patch in patches) for patches in chosen.patches)
+            names = self.sources.train.class_names
+            shelf.write_images(
+                work / shelf.IMAGES, shelf.StoredImages(chosen.images, chosen.labels, ids), names
+            )
+            (work / shelf.LABELS).mkdir(exist_ok=True)
+            for path in sorted((self.out / "generator").iterdir()):
+                if path.name.startswith("adapter_"):
+                    shutil.copyfile(path, work / shelf.LABELS / path.name)
+            facts = self._describe(work, probe_logits(generator, chosen.images, _PROBE_IMAGES).tolist())
+            shelf.write_card(work / "README.md", name=self.sources.train.name, facts=facts)
+            return facts
+
+        settings = {"projector": config.projector.backbone, "ipc": config.ipc, "views": to_dict(config.views)}
+        self.run("archive", shelf.KIND, settings, inputs, build)
+        return load_condensed(self.out / "archive")
+
+    def _describe(self, work: Path, probe: list[list[float]]) -> dict[str, Any]:
+        """Return the facts of the archive in ``work``: all that loading and honest comparison need."""
+        train, config = self.sources.train, self.config
+        channels, size, _ = train.shape
+        mean, std = self.train.statistics()
+        images = (work / shelf.IMAGES).stat().st_size
+        delta = shelf.delta_bytes(work)
+        return {
+            "schema": 1,
+            "images": len(self.selection.labels),
+            "ipc": config.ipc,
+            "class_names": list(train.class_names),
+            "channels": channels,
+            "size": size,
+            "tiles": self.selection.tiles,
+            "mean": list(mean),
+            "std": list(std),
+            "views": to_dict(config.views),
+            "view_seed": derive_seed(config.seed, "condensed/views"),
+            "random_keys": "Philox-4x32-10 of (seed, stream, epoch, sample)",
+            "templates": list(config.projector.templates),
+            "backbone": {
+                "name": self.backbone.name,
+                "sha256": self.backbone.sha256,
+                "bytes": self.backbone.size_bytes,
+            },
+            "projector": {**to_dict(config.projector), **self.manifest("generator").facts},
+            "student_loss": "mse(logits) + ce_weight * cross-entropy",
+            "teacher": {"digest": self.digest("teacher"), **self.manifest("teacher").facts},
+            "probe": probe,
+            "source": {
+                "name": train.name,
+                "licence": train.licence,
+                "images": len(train),
+                "fingerprint": self.data_digest["train"],
+            },
+            "storage": [
+                {"name": "images", "bytes": images},
+                {"name": "label generator (delta)", "bytes": delta},
+                {"name": "label generator and backbone", "bytes": delta + self.backbone.size_bytes},
+            ],
+        }
+
+    def _note_time(self, name: str, seconds: float) -> None:
+        path = self.out / TIMINGS
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known[name] = round(known.get(name, 0.0) + seconds, 3)
+        write_text_atomic(path, json.dumps(known, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,267 @@
+"""Stage 1: the classifier whose soft labels are condensed, and snapshots of it along its training."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aerogel.condense.config import TeacherConfig
+from aerogel.condense.families.classifier import (
+    Preparation,
+    load_classifier,
+    reopen_classifier,
+    require_channels,
+    save_classifier,
+)
+from aerogel.condense.fit import EpochState, fit, fused
+from aerogel.condense.labels import make_batch
+from aerogel.condense.networks import Classifier, build_classifier
+from aerogel.condense.views import Views
+from aerogel.core.folders import (
+    read_manifest,
+    sha256_file,
+    verify_folder,
+    write_bytes_atomic,
+    write_text_atomic,
+)
+from aerogel.core.randomness import derive_seed
+from aerogel.errors import IntegrityError, MismatchError, compose
+from aerogel.zoo.imageset import ImageSet
+
+TEACHER_DESCRIPTION = "teacher.json"
+_KIND = "teacher"
+_IMPORTED = "transformers"
+_CLASSIFIER = "classifier"
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """Hold a trained classifier, what it expects, and its snapshots from early to late (the last: itself)."""
+
+    classifier: nn.Module
+    class_names: tuple[str, ...]
+    channels: int
+    size: int
+    snapshots: tuple[nn.Module, ...]
+
+
+def snapshot_epochs(epochs: int, count: int) -> list[int]:
+    """Return the ``count`` epochs, from 1 and evenly spaced up to the last, that end with a snapshot."""
+    return [round((index + 1) * epochs / count) for index in range(count)]
+
+
+def build_teacher(data: ImageSet, config: TeacherConfig, seed: int) -> Classifier:
+    """Build the untrained teacher for ``data``, normalised by the statistics of its channels."""
+    channels, size, _ = data.shape
+    mean, std = data.statistics()
+    return build_classifier(
+        config.network,
+        channels=channels,
+        classes=len(data.class_names),
+        size=size,
+        width=config.width,
+        depth=config.depth,
+        mean=mean,
+        std=std,
+        seed=derive_seed(seed, "teacher"),
+    )
+
+
+def train_teacher(
+    classifier: Classifier, data: ImageSet, config: TeacherConfig, *, seed: int, device: str, work: Path
+) -> Iterator[EpochState]:
+    """Train ``classifier`` on augmented views of ``data`` with hard labels; write snapshots to ``work``.
+
+    Yields after every epoch. A run that was killed continues from ``work/checkpoint``.
+    """
+    views = Views(config.views, derive_seed(seed, "teacher/views"), len(data))
+    forward = fused(classifier.to(device), config.fit)
+
+    def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
+        batch = make_batch(data.images, data.labels, views, epoch, samples, device)
+        logits = forward(batch.views)
+        loss = batch.hard_loss(logits)
+        if config.label_smoothing:
+            uniform = -functional.log_softmax(logits, 1).mean()
+            loss = (1.0 - config.label_smoothing) * loss + config.label_smoothing * uniform
+        return loss
+
+    kept = snapshot_epochs(config.fit.epochs, config.snapshots)
+    run = fit(
+        classifier,
+        batch_loss,
+        config=config.fit,
+        population=len(data),
+        seed=derive_seed(seed, "teacher/order"),
+        device=device,
+        checkpoint=work / "checkpoint",
+        save_after=frozenset(kept),
+    )
+    for state in run:
+        if state.epoch + 1 in kept:
+            save_weights(classifier, work / f"snapshot-{kept.index(state.epoch + 1):02d}.safetensors")
+        yield state
+
+
+def save_weights(module: nn.Module, path: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write the parameters and buffers of ``module`` as one safetensors file, whole or not at all."""
+    state = module.state_dict().items()
+    weights = {key: (value.to(dtype) if value.is_floating_point() else value) for key, value in state}
+    write_bytes_atomic(path, save({key: value.detach().cpu().contiguous() for key, value in weights.items()}))
+
+
+def describe_teacher(data: ImageSet, config: TeacherConfig, figures: dict[str, Any], work: Path) -> None:
+    """Write beside the weights what is needed to build the network again and to know its classes."""
+    mean, std = data.statistics()
+    network = {"network": config.network, "width": config.width, "depth": config.depth}
+    _describe(work, data, {**network, "mean": list(mean), "std": list(std), "figures": figures})
+
+
+def _describe(work: Path, data: ImageSet, own: dict[str, Any]) -> None:
+    channels, size, _ = data.shape
+    shared = {"channels": channels, "size": size, "class_names": list(data.class_names)}
+    text = json.dumps({**own, **shared}, indent=2, sort_keys=True)
+    write_text_atomic(work / TEACHER_DESCRIPTION, text + "\n")
+
+
+def import_teacher(path: str, data: ImageSet, work: Path) -> Teacher:
+    """Copy a trained teacher to ``work``: from the folder of a teacher stage, or a transformers classifier.
+
+    A transformers classifier may be a folder or a hub name; it is given images of any size, prepared as its
+    image processor says, and it has one snapshot, itself.
+
+    Raises:
+        DataError: nothing of that name can be loaded.
+        IntegrityError: the stage's folder is damaged.
+        MismatchError: its classes are not those of ``data`` in the same order, or its images are of another
+            shape.
+    """
+    source = Path(path)
+    if (source / TEACHER_DESCRIPTION).is_file():
+        files = verify_folder(source, _KIND).files
+        teacher = load_teacher(source)
+        require_same_classes(teacher, data)
+        for name in files:
+            (work / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, work / name)
+        return teacher
+    classifier = load_classifier(path)
+    channels, size, _ = data.shape
+    teacher = Teacher(classifier, classifier.class_names, channels, size, (classifier,))
+    require_same_classes(teacher, data)
+    require_channels(classifier, channels)
+    save_classifier(classifier, work / _CLASSIFIER)
+    _describe(work, data, {"network": _IMPORTED, "preparation": classifier.preparation.to_dict()})
+    return teacher
+
+
+def identify_import(path: str) -> str:
+    """Return what tells one importable teacher from another: a hash of its files, or its name on the hub."""
+    source = Path(path)
+    if not source.is_dir():
+        return f"hub:{path}"
+    if (source / TEACHER_DESCRIPTION).is_file():
+        return read_manifest(source).digest
+    files = sorted(p for p in source.iterdir() if p.suffix in (".json", ".safetensors") and p.is_file())
+    hashes = {file.name: sha256_file(file.resolve()) for file in files}
+    return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def load_teacher(folder: Path) -> Teacher:
+    """Load a teacher that an earlier stage wrote.
+
+    Raises:
+        IntegrityError: a file is missing or does not fit the network it describes.
+    """
+    try:
+        found = json.loads((folder / TEACHER_DESCRIPTION).read_text(encoding="utf-8"))
+        names = tuple(str(name) for name in found["class_names"])
+        channels, size = int(found["channels"]), int(found["size"])
+        snapshots: tuple[nn.Module, ...]
+        if found["network"] == _IMPORTED:
+            preparation = Preparation.from_dict(found["preparation"])
+            snapshots = (reopen_classifier(folder / _CLASSIFIER, preparation),)
+        else:
+            snapshots = tuple(_load_snapshots(folder, found, len(names)))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as failure:
+        raise IntegrityError(
+            compose(
+                "a teacher's folder",
+                f"{folder}: {failure}",
+                "train the teacher again, or fetch the folder again",
+            )
+        ) from failure
+    return Teacher(snapshots[-1], names, channels, size, snapshots)
+
+
+def _load_snapshots(folder: Path, found: dict[str, Any], classes: int) -> Iterator[Classifier]:
+    paths = sorted(folder.glob("snapshot-*.safetensors"))
+    if not paths:
+        raise FileNotFoundError(f"no snapshot-*.safetensors in {folder}")
+    for path in paths:
+        classifier = build_classifier(
+            found["network"],
+            channels=found["channels"],
+            classes=classes,
+            size=found["size"],
+            width=found["width"],
+            depth=found["depth"],
+            mean=tuple(found["mean"]),
+            std=tuple(found["std"]),
+            seed=0,
+        )
+        classifier.load_state_dict(load_file(path))
+        yield classifier.eval().requires_grad_(False)
+
+
+def require_same_classes(teacher: Teacher, data: ImageSet) -> None:
+    """Check that teacher and data agree on class names and their order, channels and size.
+
+    Raises:
+        MismatchError: they do not; soft labels in another class order are silently wrong, so this is never
+            guessed.
+    """
+    if teacher.class_names != data.class_names:
+        pairs = [
+            f"{index}: {ours!r} against {theirs!r}"
+            for index, (ours, theirs) in enumerate(zip(teacher.class_names, data.class_names, strict=False))
+            if ours != theirs
+        ]
+        differing = "; ".join(pairs[:5]) or f"{len(data.class_names)} classes"
+        raise MismatchError(
+            compose(
+                f"the teacher's {len(teacher.class_names)} classes in its order",
+                f"the data's {len(data.class_names)} classes, differing at {differing}",
+                "rename or reorder the class folders, or train a teacher on this data",
+            )
+        )
+    channels, size, _ = data.shape
+    if (teacher.channels, teacher.size) != (channels, size):
+        raise MismatchError(
+            compose(
+                f"the teacher's images of {teacher.channels} channels and {teacher.size} pixels",
+                f"{channels} channels and {size} pixels",
+                f"set channels={teacher.channels} and size={teacher.size}",
+            )
+        )
+
+
+def predict(classifier: nn.Module, images: Tensor, device: str) -> Tensor:
+    """Return the logits [N, classes] of uint8 ``images`` [N, C, S, S], in float32 on the CPU."""
+    classifier.eval()
+    with torch.no_grad():
+        return torch.cat(
+            [classifier(part.to(device).float() / 255.0).float().cpu() for part in images.split(250)]
+        )

@@ -1,0 +1,32 @@
+"""Small real models that ship with the package, and labelled image sets by path or name."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aerogel.zoo.idx import read_idx, write_idx
+    from aerogel.zoo.imageset import ImageSet
+    from aerogel.zoo.sources import load_images, load_splits
+
+__all__ = ["ImageSet", "load_images", "load_splits", "read_idx", "write_idx"]
+
+# Public name -> module; resolved on first use, so that importing the package loads no torch.
+_HOMES = {
+    "ImageSet": "aerogel.zoo.imageset",
+    "load_images": "aerogel.zoo.sources",
+    "load_splits": "aerogel.zoo.sources",
+    "read_idx": "aerogel.zoo.idx",
+    "write_idx": "aerogel.zoo.idx",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -1,0 +1,26 @@
+"""`aerogel demo`: the shipped recipe through the same path, here with the settings of a run of seconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from aerogel.cli import demo, main
+from aerogel.cli.settings import Settings, gather_config
+from aerogel.condense.config import CondenseConfig
+from tests.cli.runs import TINY
+
+
+def test_the_demo_ends_with_the_path_of_the_report(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def gather_tiny(data: str | None, settings: Settings) -> CondenseConfig:
+        assert (data, settings.recipe) == (None, "digits")
+        return gather_config("digits", Settings(ipc=1, device="cpu", sets=TINY))
+
+    monkeypatch.setattr(demo, "gather_config", gather_tiny)
+    assert main(["demo", "--out", "shown"]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.split() == ["report", str(Path("shown/report.html").resolve())]
+    assert Path("shown/report.html").is_file()

@@ -1,0 +1,106 @@
+"""Students with labels of every kind are compared on what they weigh and what they reach."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from aerogel.condense.comparison import HARD, ONE_PER_IMAGE, Comparison
+from aerogel.condense.config import LABEL_KINDS
+from aerogel.condense.pipeline import Pipeline
+from tests.unit.condense import tiny
+
+FIT = {"epochs": 3, "batch_size": 4, "lr": 0.01}
+
+
+def comparison(out: Path, **student: Any) -> Comparison:
+    settings = {"labels": list(LABEL_KINDS), "random_baseline": True, "lrs": [1e-3], "fit": FIT, **student}
+    return Comparison(Pipeline(tiny.config(student=settings), tiny.sources(), out))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Comparison:
+    """Return a comparison of all kinds of labels whose students are trained."""
+    found = comparison(tmp_path_factory.mktemp("comparison"))
+    found.rows()
+    return found
+
+
+def test_there_is_a_row_for_every_kind_and_the_baseline(
+    made: Comparison, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unexpected(*_: object, **__: object) -> None:
+        raise AssertionError("a student was trained again")
+
+    monkeypatch.setattr("aerogel.condense.comparison.train_student", unexpected)
+    rows = made.rows()
+    assert [(row.labels, row.images) for row in rows] == [
+        *((kind, "chosen") for kind in LABEL_KINDS),
+        ("stored-fp16", "random"),
+    ]
+    assert all(0.0 <= row.accuracy.value <= 100.0 for row in rows)
+    assert rows[0].to_dict()["accuracy"]["unit"] == "%"
+
+
+def test_labels_weigh_what_lies_on_disk(made: Comparison) -> None:
+    out = made.pipeline.out
+    weight = {row.labels: row.label_bytes for row in made.rows() if row.images == "chosen"}
+    stored = {kind: list((out / "labels" / kind).glob("store-*")) for kind in ("stored-fp32", "stored-fp16")}
+    for kind, paths in stored.items():
+        assert weight[kind] == sum(path.stat().st_size for path in paths)
+    views, classes = 6 * FIT["epochs"], 3
+    assert weight["stored-fp32"] - 4 * views * classes == weight["stored-fp16"] - 2 * views * classes
+    assert weight["hard"] == (out / "labels" / "small" / HARD).stat().st_size
+    assert weight["one-per-image"] == (out / "labels" / "small" / ONE_PER_IMAGE).stat().st_size
+    labels = (out / "archive" / "labels").rglob("*")
+    assert weight["generator"] == sum(path.stat().st_size for path in labels)
+    assert weight["teacher"] == (out / "teacher.fp16.safetensors").stat().st_size
+    backbones = {row.labels: row.backbone_bytes for row in made.rows()}
+    assert backbones["generator"] == made.pipeline.backbone.size_bytes
+    assert set(backbones.values()) == {0, made.pipeline.backbone.size_bytes}
+
+
+def weights(made: Comparison, kind: str, images: str = "chosen") -> dict[str, torch.Tensor]:
+    return load_file(made.pipeline.out / "students" / f"{kind}-{images}-0" / "student.safetensors")
+
+
+def test_stored_float32_labels_train_the_student_of_the_online_teacher_bit_for_bit(made: Comparison) -> None:
+    online, stored = weights(made, "teacher"), weights(made, "stored-fp32")
+    assert all(torch.equal(online[key], stored[key]) for key in online)
+
+
+def test_every_other_kind_of_labels_trains_another_student(made: Comparison) -> None:
+    students = [weights(made, kind) for kind in LABEL_KINDS if kind != "stored-fp32"]
+    students.append(weights(made, "stored-fp16", "random"))
+    prints = {tuple(value.sum().item() for value in student.values()) for student in students}
+    assert len(prints) == len(students)
+
+
+def test_half_precision_stays_close_to_full(made: Comparison) -> None:
+    full, half = weights(made, "stored-fp32"), weights(made, "stored-fp16")
+    assert all(torch.allclose(full[key], half[key], atol=1e-2) for key in full)
+
+
+def test_every_seed_is_a_student_of_its_own(tmp_path: Path) -> None:
+    found = comparison(tmp_path, labels=["hard"], random_baseline=False, seeds=[0, 1])
+    (row,) = found.rows()
+    assert row.accuracy.samples == 2
+    assert row.accuracy.spread is not None
+    one, two = (
+        load_file(tmp_path / "students" / f"hard-chosen-{seed}" / "student.safetensors") for seed in (0, 1)
+    )
+    assert any(not torch.equal(one[key], two[key]) for key in one)
+
+
+def test_the_rate_is_chosen_on_held_out_training_images(tmp_path: Path) -> None:
+    found = comparison(tmp_path, lrs=[1e-9, 0.05], fit={**FIT, "epochs": 10}, labels=["generator"])
+    test = found.pipeline.sources.test
+    test.images.zero_()
+    assert found.rate("generator") == 0.05
+    assert found.rate("generator") == 0.05
+    assert (tmp_path / "rates" / "generator" / "manifest.json").is_file()
+    assert comparison(tmp_path / "b", lrs=[0.02]).rate("hard") == 0.02

@@ -1,0 +1,121 @@
+"""What the sections show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import aerogel
+from aerogel.condense.account import Run, open_run
+from aerogel.condense.comparison import Row
+from aerogel.condense.config import LABEL_KINDS
+from aerogel.condense.exhibits import NAMES, describe_sections, name_row, write_duration
+from aerogel.measure import Measurement
+from aerogel.report import Block, Curve, Pictures, Scatter, TableBlock
+from tests.unit.condense import tiny
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    folder: Path = tmp_path_factory.mktemp("exhibits") / "run"
+    found = tiny.sources(channels=3)
+    aerogel.condense(found.train, test=found.test, config=tiny.config(), out=folder)
+    return open_run(folder)
+
+
+def blocks(run: Run, kind: type[Block]) -> list[Block]:  # type: ignore[valid-type]
+    return [
+        block for section in describe_sections(run) for block in section.blocks if isinstance(block, kind)
+    ]
+
+
+def test_every_kind_of_labels_has_a_name() -> None:
+    assert set(NAMES) == set(LABEL_KINDS)
+    row = Row("hard", "random", Measurement("accuracy", 1.0, "%"), 1, 0, 1.0)
+    assert name_row(row) == "random images, hard labels"
+    assert name_row(replace(row, images="chosen")) == "hard labels"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.01, "< 0.1 s"),
+        (0.3, "0.3 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (72, "1 min 12 s"),
+        (3599.7, "1 h 0 min"),
+        (7512, "2 h 5 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert write_duration(seconds) == text
+
+
+def test_pictures_are_the_stored_images_in_rows_of_a_class(run: Run) -> None:
+    (shown,) = blocks(run, Pictures)
+    assert isinstance(shown, Pictures)
+    assert [picture.caption for picture in shown.images] == ["bar", "bar", "dot", "dot", "ring", "ring"]  # type: ignore[union-attr]
+    assert shown.columns == 2 and shown.pixelated
+
+
+@pytest.mark.parametrize(
+    ("order", "words"),
+    [
+        ("confident", "recognised best were kept"),
+        ("representative", "Of each group"),
+        ("random", "by chance"),
+    ],
+)
+def test_the_choice_of_images_is_told(run: Run, order: str, words: str) -> None:
+    selection = replace(run.config.selection, order=order)  # type: ignore[arg-type]
+    images, *_ = describe_sections(replace(run, config=replace(run.config, selection=selection)))
+    assert words in images.text
+
+
+def test_the_scatter_holds_every_kind_and_the_backbone(run: Run) -> None:
+    (scatter,) = blocks(run, Scatter)
+    assert isinstance(scatter, Scatter)
+    assert [point.name for point in scatter.points] == ["label generator", "hard labels", "with backbone"]
+    ours, _, whole = scatter.points
+    assert ours.emphasis and ours.x == run.delta_bytes
+    assert whole.x == run.storage["label generator and backbone"] and whole.y == ours.y
+    assert [level.y for level in scatter.levels] == [run.teacher_accuracy.value]
+
+
+def test_storage_names_the_alternatives(run: Run) -> None:
+    table = next(block for block in blocks(run, TableBlock) if "note" in block.header)  # type: ignore[union-attr]
+    assert isinstance(table, TableBlock)
+    sizes = {row[0]: row[1] for row in table.rows}
+    assert sizes["the teacher itself, fp16"] == run.teacher_bytes
+    assert sizes["label generator"] == run.delta_bytes
+    assert {"images", "label generator with its backbone", "hard labels", "the source's pixels"} <= set(sizes)
+
+
+def test_stored_labels_grow_past_the_generator_at_break_even(run: Run) -> None:
+    (curve,) = blocks(run, Curve)
+    assert isinstance(curve, Curve)
+    lines = {series.name: series for series in curve.series}
+    stored, ours = lines["all labels stored, fp16"], lines["label generator"]
+    for epoch, theirs, flat in zip(stored.x, stored.y, ours.y, strict=True):
+        assert (theirs > flat) == (epoch > run.even_epochs)
+    assert run.config.student.fit.epochs in stored.x
+
+
+def test_a_teacher_lighter_than_the_generator_is_said_to_be(run: Run) -> None:
+    text = next(
+        section.text for section in describe_sections(run) if section.title == "What the labels weigh"
+    )
+    light = "the teacher itself is lighter" in text
+    assert light == (run.teacher_bytes <= run.delta_bytes)
+
+
+def test_fidelity_is_that_of_the_manifest(run: Run) -> None:
+    table = next(block for block in blocks(run, TableBlock) if "views" in block.header)  # type: ignore[union-attr]
+    assert isinstance(table, TableBlock)
+    found = run.facts["projector"]["fidelity"]
+    assert [row[0] for row in table.rows] == ["augmented", "cutmix"]
+    assert [row[1] for row in table.rows] == [f"{100 * each['agreement']:.1f}" for each in found]
