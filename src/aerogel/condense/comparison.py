@@ -96,12 +96,12 @@ class Comparison:
 
     def data(self, images: str, seed: int) -> TrainingSet:
         """Return what the students of ``seed`` see."""
+        own = self.pipeline.training_set
         if images == "chosen":
-            return self.pipeline.archive.training_set()
+            return own
         plain = SelectionConfig(order="random", crops=1, tiles=1, candidates=0)
         name = f"random-{seed}"
         picked = self.pipeline.select(name, plain, derive_seed(self.config.seed, "random", seed))
-        own = self.pipeline.archive.training_set()
         views = Views(own.views.config, own.views.seed, len(picked.labels))
         return replace(own, images=picked.images, labels=picked.labels, views=views)
 
@@ -129,8 +129,8 @@ class Comparison:
             )
             return {"rate": best, "held_out_accuracy": found}
 
-        inputs = {"archive": self.pipeline.digest("archive")}
-        settings = {"student": to_dict(config), "labels": kind}
+        settings = {"student": to_dict(config), "labels": kind, "views": to_dict(self.config.views)}
+        inputs = self._inputs(kind, "chosen", 0)
         return float(self.pipeline.run(name, "learning-rate", settings, inputs, build).facts["rate"])
 
     def online(self, kind: str) -> LabelSource:
@@ -167,7 +167,7 @@ class Comparison:
             )
             return {}
 
-        self.pipeline.run(name, "labels", {"labels": "small"}, self._inputs(images, seed), build)
+        self.pipeline.run(name, "labels", {"labels": "small"}, self._inputs("one-per-image", images, seed), build)
         return self.pipeline.out / name
 
     def full_store(self, kind: str, images: str, seed: int, data: TrainingSet) -> Path:
@@ -201,8 +201,9 @@ class Comparison:
             "epochs": config.fit.epochs,
             "batch_size": config.fit.batch_size,
             "order": order,
+            "views": to_dict(self.config.views),
         }
-        self.pipeline.run(name, "labels", settings, self._inputs(images, seed), build)
+        self.pipeline.run(name, "labels", settings, self._inputs(kind, images, seed), build)
         return self.pipeline.out / name
 
     def label_bytes(self, kind: str) -> int:
@@ -251,12 +252,13 @@ class Comparison:
             "depth": config.depth,
             "ce_weight": config.ce_weight,
         }
-        settings = {**shape, "fit": fit, "labels": kind, "images": images, "seed": seed}
-        facts = self.pipeline.run(name, "student", settings, self._inputs(images, seed), build).facts
+        views = to_dict(self.config.views)
+        settings = {**shape, "fit": fit, "labels": kind, "images": images, "seed": seed, "views": views}
+        facts = self.pipeline.run(name, "student", settings, self._inputs(kind, images, seed), build).facts
         return Measurement.from_dict(facts["accuracy"])
 
-    def _inputs(self, images: str, seed: int) -> dict[str, str]:
-        inputs = {"archive": self.pipeline.digest("archive")}
-        if images != "chosen":
-            inputs["images"] = self.pipeline.digest(f"random-{seed}")
-        return inputs
+    def _inputs(self, kind: str, images: str, seed: int) -> dict[str, str]:
+        """Return the digests of the stages that labels of ``kind`` depend on, so that no other voids them."""
+        images_stage = "selection" if images == "chosen" else f"random-{seed}"
+        stages = ("archive",) if kind == "generator" else ("teacher", images_stage)
+        return {name: self.pipeline.digest(name) for name in stages}

@@ -24,6 +24,7 @@ from aerogel.condense.generator import measure_fidelity, require_above_chance, t
 from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
 from aerogel.condense.run_folder import TIMINGS
 from aerogel.condense.selection import Patch, Selection, select_images
+from aerogel.condense.student import TrainingSet
 from aerogel.condense.teacher import (
     Teacher,
     build_teacher,
@@ -35,6 +36,7 @@ from aerogel.condense.teacher import (
     require_same_classes,
     train_teacher,
 )
+from aerogel.condense.views import Views
 from aerogel.core.config import to_dict
 from aerogel.core.devices import choose_device
 from aerogel.core.folders import write_bytes_atomic, write_text_atomic
@@ -222,6 +224,25 @@ class Pipeline:
         return self.select()
 
     @cached_property
+    def training_set(self) -> TrainingSet:
+        """Return what a student of the chosen images sees: that of the archive, before there is one."""
+        chosen = self.selection
+        mean, std = self.train.statistics()
+        return TrainingSet(
+            chosen.images,
+            chosen.labels,
+            Views(self.config.views, self.view_seed, len(chosen.labels), chosen.tiles),
+            self.train.class_names,
+            mean,
+            std,
+        )
+
+    @property
+    def view_seed(self) -> int:
+        """Return the seed of the views of the condensed images."""
+        return derive_seed(self.config.seed, "condensed/views")
+
+    @cached_property
     def backbone(self) -> Backbone:
         """Load the label generator's backbone."""
         return load_backbone(self.config.projector.backbone)
@@ -337,7 +358,7 @@ class Pipeline:
             "mean": list(mean),
             "std": list(std),
             "views": to_dict(config.views),
-            "view_seed": derive_seed(config.seed, "condensed/views"),
+            "view_seed": self.view_seed,
             "random_keys": "Philox-4x32-10 of (seed, stream, epoch, sample)",
             "templates": list(config.projector.templates),
             "backbone": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,8 @@ from safetensors.torch import load_file
 from aerogel.condense.comparison import HARD, ONE_PER_IMAGE, Comparison
 from aerogel.condense.config import LABEL_KINDS
 from aerogel.condense.pipeline import Pipeline
+from aerogel.core.config import to_dict
+from aerogel.errors import FolderConflictError
 from tests.unit.condense import tiny
 
 FIT = {"epochs": 3, "batch_size": 4, "lr": 0.01}
@@ -83,6 +87,29 @@ def test_every_other_kind_of_labels_trains_another_student(made: Comparison) -> 
 def test_half_precision_stays_close_to_full(made: Comparison) -> None:
     full, half = weights(made, "stored-fp32"), weights(made, "stored-fp16")
     assert all(torch.allclose(full[key], half[key], atol=1e-2) for key in full)
+
+
+def test_another_generator_voids_no_student_of_other_labels(
+    made: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = Path(shutil.copytree(made.pipeline.out, tmp_path / "run"))
+    for name in ("generator", "archive"):
+        shutil.rmtree(out / name)
+    other = tiny.config(student=to_dict(made.config.student), projector={"rank": 1})
+    found = Comparison(Pipeline(other, tiny.sources(), out))
+    with pytest.raises(FolderConflictError):
+        found.row("generator", "chosen")
+    monkeypatch.delattr("aerogel.condense.comparison.train_student")
+    for kind in set(LABEL_KINDS) - {"generator"}:
+        assert found.row(kind, "chosen").accuracy == made.row(kind, "chosen").accuracy
+    assert found.row("stored-fp16", "random").accuracy == made.row("stored-fp16", "random").accuracy
+
+
+def test_students_see_the_images_and_views_of_the_archive(made: Comparison) -> None:
+    ours, archived = made.data("chosen", 0), made.pipeline.archive.training_set()
+    assert torch.equal(ours.images, archived.images)
+    assert torch.equal(ours.labels, archived.labels)
+    assert replace(ours, images=archived.images, labels=archived.labels) == archived
 
 
 def test_every_seed_is_a_student_of_its_own(tmp_path: Path) -> None:
