@@ -6,7 +6,8 @@ Trains one teacher, then for each number of images per class: selects images, tr
 trains ConvNet-3 (width 128) students on each kind of labels. Figures are accuracies on the 10,000 test images
 after the last epoch, mean and sample standard deviation over the seeds; settings are in ipc10.yaml and
 ipc50.yaml and were chosen on held-out training images. Writes results.json beside this file and ends its
-output with that JSON on one line. A killed run continues where it stopped.
+output with that JSON on one line. A killed run continues where it stopped. --rows trains the students of some
+kinds of labels only and writes no results: a second process may so share the work, before a run of all rows.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ def run_setting(config: CondenseConfig, sources: Sources, work: Path, names: lis
         figures[name] = {"mean": accuracy.value, "std": accuracy.spread, "seeds": accuracy.samples}
         figures["bytes"][name] = row.label_bytes
         print(f"ipc {config.ipc}: {name:24s} {row.accuracy} {row.label_bytes:>10,} B", flush=True)
+    if set(names) != set(ROWS):
+        return {}
     facts = pipeline.archive.manifest.facts
     storage = {row["name"]: row["bytes"] for row in facts["storage"]}
     figures["bytes"]["images"] = storage["images"]
@@ -73,6 +76,8 @@ def main() -> None:
         Pipeline(config, sources, shared).manifest("teacher")
         config = replace(config, teacher=replace(config.teacher, path=str(shared / "teacher")))
         figures = run_setting(config, sources, arguments.work / f"ipc{ipc}", arguments.rows)
+        if not figures:
+            continue
         latest = json.loads(results.read_text()) if results.exists() else found
         latest["figures"][f"ipc{ipc}"] = figures
         latest["environment"] = environment()
