@@ -32,7 +32,6 @@ ROWS = {
     "generator": ("generator", "chosen"),
     "teacher": ("teacher", "chosen"),
     "random_real_full_labels": ("stored-fp16", "random"),
-    "random_real_hard": ("hard", "random"),
 }
 
 

@@ -205,7 +205,9 @@ def _find_faults(facts: Mapping[str, Any]) -> list[str]:
         "tiles": 0 < facts["tiles"] <= size,
         "mean": _is_list(facts["mean"], float) and len(facts["mean"]) == channels,
         "std": _is_list(facts["std"], float) and len(facts["std"]) == channels and min(facts["std"]) >= 0.0,
-        "backbone": _is_list([backbone.get("name"), backbone.get("sha256")], str),
+        "backbone": _is_list([backbone.get("name"), backbone.get("sha256")], str)
+        and type(backbone.get("grid")) is int
+        and 0 < backbone["grid"] <= size,
         "templates": _is_list(facts["templates"], str),
         "probe": len(probe) > 0 and all(_is_list(row, float) and len(row) == len(names) for row in probe),
     }

@@ -167,7 +167,9 @@ class Comparison:
             )
             return {}
 
-        self.pipeline.run(name, "labels", {"labels": "small"}, self._inputs("one-per-image", images, seed), build)
+        self.pipeline.run(
+            name, "labels", {"labels": "small"}, self._inputs("one-per-image", images, seed), build
+        )
         return self.pipeline.out / name
 
     def full_store(self, kind: str, images: str, seed: int, data: TrainingSet) -> Path:

@@ -86,7 +86,8 @@ class CondensedSet(Dataset[dict[str, Any]]):
             MismatchError: the backbone's weights are not those the adapter was made for, or the generator
                 gives other labels here than where it was made.
         """
-        return load_generator(self, load_backbone(self.manifest.facts["backbone"]["name"]))
+        backbone = self.manifest.facts["backbone"]
+        return load_generator(self, load_backbone(backbone["name"], backbone["grid"]))
 
     def labels(self, views: Tensor) -> Tensor:
         """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1]."""

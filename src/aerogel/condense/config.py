@@ -160,7 +160,10 @@ class ProjectorConfig:
     ``rank`` is LoRA's on the backbone, ``head_rank`` on the head; "full" stores the head's whole change,
     "auto" takes the smaller. ``ce_weight`` is the weight of the cross-entropy to the hard labels beside the
     MSE to the teachers' logits. ``weak_teachers`` averages the logits of that many of the last snapshots; 1
-    is the teacher alone. ``templates`` word the classes for a backbone with a text tower.
+    is the teacher alone. ``grid`` x ``grid`` cells of the backbone's feature maps feed the head; "auto" is 2
+    for a backbone with maps, else 1. ``target_epochs`` above 0 computes the teachers' logits once, for the
+    views of that many epochs, and goes round these: most of an epoch is the teacher's forward pass.
+    ``templates`` word the classes for a backbone with a text tower.
     """
 
     backbone: str = "aerogel/shapes-resnet8"
@@ -168,6 +171,8 @@ class ProjectorConfig:
     head_rank: int | Literal["auto", "full"] = "auto"
     ce_weight: float = 0.1
     weak_teachers: int = 1
+    grid: int | Literal["auto"] = "auto"
+    target_epochs: int = 0
     templates: tuple[str, ...] = ("a photo of a {}.",)
     dtype: Literal["float32", "float16"] = "float16"
     fit: FitConfig = field(default_factory=FitConfig)
@@ -178,6 +183,12 @@ class ProjectorConfig:
         _positive(mistakes, self, "rank", "weak_teachers")
         if isinstance(self.head_rank, int) and self.head_rank < 1:
             mistakes.append(f'head_rank: expected 1 or more, "auto" or "full"; got {self.head_rank}')
+        if isinstance(self.grid, int) and self.grid < 1:
+            mistakes.append(f'grid: expected 1 or more, or "auto"; got {self.grid}')
+        if not 0 <= self.target_epochs <= self.fit.epochs:
+            mistakes.append(
+                f"target_epochs: expected 0 to fit.epochs ({self.fit.epochs}); got {self.target_epochs}"
+            )
         if not self.ce_weight >= 0:
             mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
         for template in self.templates:

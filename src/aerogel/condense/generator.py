@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +14,37 @@ from torch.nn import functional
 
 from aerogel.condense.config import ProjectorConfig, ViewConfig
 from aerogel.condense.fit import EpochState, fit, fused
-from aerogel.condense.labels import make_batch
+from aerogel.condense.labels import (
+    Batch,
+    LabelSource,
+    StoredLabels,
+    make_batch,
+    store_labels,
+    stored_epochs,
+)
 from aerogel.condense.projector import Fidelity, compare_logits
 from aerogel.condense.views import Views
+from aerogel.core.devices import choose_dtype
+from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed
 from aerogel.errors import ProjectorError, compose
 from aerogel.zoo.imageset import ImageSet
 
 _FIDELITY_SAMPLES = 2000
+_STORING_BATCH = 250
+
+
+@dataclass(frozen=True)
+class MeanLogits:
+    """Give the mean of several networks' logits, in the precision of the surrounding autocast."""
+
+    networks: Sequence[nn.Module]
+    name: str = "teachers"
+
+    def logits(self, batch: Batch) -> Tensor:
+        """Return the mean logits [B, classes] for the batch's views."""
+        with torch.no_grad():
+            return torch.stack([network(batch.views) for network in self.networks]).mean(0)
 
 
 def train_generator(
@@ -43,14 +66,15 @@ def train_generator(
     """
     views = Views(view_config, derive_seed(seed, "generator/views"), len(data))
     forward = fused(adapted.to(device), config.fit)
-    experts = [fused(teacher.to(device).eval(), config.fit) for teacher in teachers]
+    targets: LabelSource = MeanLogits([fused(teacher.to(device).eval(), config.fit) for teacher in teachers])
+    if config.target_epochs:
+        targets = _store_targets(targets, data, views, config, device, work / "checkpoint" / "targets")
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
-        batch = make_batch(data.images, data.labels, views, epoch, samples, device)
-        with torch.no_grad():
-            target = torch.stack([expert(batch.views) for expert in experts]).mean(0)
+        shown = epoch % config.target_epochs if config.target_epochs else epoch
+        batch = make_batch(data.images, data.labels, views, shown, samples, device)
         logits = forward(batch.views)
-        loss = functional.mse_loss(logits, target)
+        loss = functional.mse_loss(logits, targets.logits(batch))
         return loss + config.ce_weight * batch.hard_loss(logits) if config.ce_weight else loss
 
     return fit(
@@ -62,6 +86,32 @@ def train_generator(
         device=device,
         checkpoint=work / "checkpoint",
     )
+
+
+def _store_targets(
+    targets: LabelSource, data: ImageSet, views: Views, config: ProjectorConfig, device: str, folder: Path
+) -> StoredLabels:
+    """Write the logits of ``targets`` for the views of ``config.target_epochs`` epochs, in float16."""
+    folder.mkdir(parents=True, exist_ok=True)
+    first = stored_epochs(folder)
+    parts = np.split(np.arange(len(data)), range(_STORING_BATCH, len(data), _STORING_BATCH))
+    order = [(epoch, part) for epoch in range(first, config.target_epochs) for part in parts]
+    batches = (
+        make_batch(data.images, data.labels, views, epoch, part, device)
+        for epoch, part in track(order, total=len(order), label="teachers' logits", unit="batch")
+    )
+    half = choose_dtype(config.fit.dtype, device).value == "bfloat16"
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+        store_labels(
+            folder,
+            targets,
+            batches,
+            epochs=config.target_epochs,
+            images=len(data),
+            classes=len(data.class_names),
+            dtype=torch.float16,
+        )
+    return StoredLabels(folder, targets.name)
 
 
 def measure_fidelity(

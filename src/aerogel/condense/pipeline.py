@@ -245,7 +245,8 @@ class Pipeline:
     @cached_property
     def backbone(self) -> Backbone:
         """Load the label generator's backbone."""
-        return load_backbone(self.config.projector.backbone)
+        grid = self.config.projector.grid
+        return load_backbone(self.config.projector.backbone, None if grid == "auto" else grid)
 
     def plain_projector(self) -> Any:
         """Build the projector with its initial head from the chosen images."""
@@ -365,6 +366,7 @@ class Pipeline:
                 "name": self.backbone.name,
                 "sha256": self.backbone.sha256,
                 "bytes": self.backbone.size_bytes,
+                "grid": self.backbone.grid,
             },
             "projector": {**to_dict(config.projector), **self.manifest("generator").facts},
             "student_loss": "mse(logits) + ce_weight * cross-entropy",

@@ -26,7 +26,10 @@ class Block(nn.Module):
 
 
 class ResNet8(nn.Module):
-    """Turn RGB images of any size into pooled features [B, 4 x width]: a stem and three residual blocks."""
+    """Turn RGB images of any size into pooled features [B, 4 x width]: a stem and three residual blocks.
+
+    :meth:`maps` gives them before pooling.
+    """
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()
@@ -39,6 +42,10 @@ class ResNet8(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features [B, 4 x width] of ``images`` [B, 3, H, W], normalised around 0."""
+        return self.maps(images).mean((2, 3))
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Return feature maps [B, 4 x width, H / 4, W / 4] of the same ``images``."""
         hidden = functional.relu(self.norm(self.stem(images)))
-        features: Tensor = self.block3(self.block2(self.block1(hidden))).mean((2, 3))
-        return features
+        found: Tensor = self.block3(self.block2(self.block1(hidden)))
+        return found

@@ -68,6 +68,47 @@ def test_training_brings_the_labels_to_the_teachers(tmp_path: Path) -> None:
     assert all(now.mse < 0.5 * then.mse for now, then in zip(after, before, strict=True))
 
 
+class Counted(Sum):
+    """Count the images that are classified."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__(factor)
+        self.seen = 0
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.seen += len(images)
+        return super().forward(images)
+
+
+def test_the_logits_of_some_epochs_can_be_computed_once_and_gone_round(tmp_path: Path) -> None:
+    stored, teacher = adapted(), Counted(3.0)
+    config = replace(CONFIG, target_epochs=CONFIG.fit.epochs)
+    train(stored, [teacher], tmp_path / "stored", config)
+    assert teacher.seen == CONFIG.fit.epochs * len(DATA)
+    online = adapted()
+    train(online, [Sum(3.0)], tmp_path / "online")
+    assert torch.allclose(weights(stored), weights(online), atol=2e-3)
+
+    short, teacher = adapted(), Counted(3.0)
+    train(short, [teacher], tmp_path / "short", replace(CONFIG, target_epochs=1))
+    assert teacher.seen == len(DATA)
+    assert not torch.allclose(weights(short), weights(online), atol=2e-3)
+
+
+def test_a_run_with_stored_logits_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aerogel.condense.fit._SAVE_EVERY_S", 0.0)
+    config = replace(CONFIG, target_epochs=2)
+    straight, cut, resumed = adapted(), adapted(), adapted()
+    train(straight, [Sum(3.0)], tmp_path / "straight", config)
+    train(cut, [Sum(3.0)], tmp_path / "cut", config, stop=3)
+    teacher = Counted(3.0)
+    train(resumed, [teacher], tmp_path / "cut", config)
+    assert teacher.seen == 0
+    assert torch.equal(weights(resumed), weights(straight))
+
+
 def test_weak_teachers_are_averaged(tmp_path: Path) -> None:
     one, two = adapted(), adapted()
     train(one, [Sum(1.0), Sum(3.0)], tmp_path / "one")

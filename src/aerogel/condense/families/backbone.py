@@ -9,6 +9,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from aerogel.errors import ConfigError, compose
+
 TextEmbedding = Callable[[tuple[str, ...], tuple[str, ...]], Tensor]
 
 
@@ -19,9 +21,9 @@ class Backbone:
     ``module`` maps images [B, C, S, S] in [0, 1] to features [B, ``features``] in float32. ``lora_targets``
     are the names, inside ``module``, of the layers that take a low-rank change. ``text`` maps (class names,
     templates) to unit rows [classes, ``features``] where the backbone has a text tower; ``logit_scale`` is
-    then its temperature. ``unit_features`` says that the features have length 1, so that they need no
-    standardisation. ``sha256`` is over the weights, ``size_bytes`` what they take at the precision they are
-    published in.
+    then its temperature. ``grid`` x ``grid`` are the cells that the features are of. ``unit_features`` says
+    that the features have length 1, so that they need no standardisation. ``sha256`` is over the weights,
+    ``size_bytes`` what they take at the precision they are published in.
     """
 
     name: str
@@ -30,15 +32,19 @@ class Backbone:
     lora_targets: tuple[str, ...]
     sha256: str
     size_bytes: int
+    grid: int = 1
     text: TextEmbedding | None = None
     logit_scale: float = 1.0
     unit_features: bool = False
 
 
-def load_backbone(name: str) -> Backbone:
+def load_backbone(name: str, grid: int | None = None) -> Backbone:
     """Load a backbone by zoo name (``aerogel/...``), or a CLIP by folder or Hugging Face hub name.
 
+    ``grid`` asks for features of that many cells per side, None for what suits the backbone.
+
     Raises:
+        ConfigError: the backbone has no feature maps to take a grid of.
         UnknownNameError: no backbone of that name ships with Aerogel.
         DataError: the folder or the hub's answer is no model that can be used.
         MissingDependencyError: transformers is not installed.
@@ -46,7 +52,15 @@ def load_backbone(name: str) -> Backbone:
     if name.startswith("aerogel/") and not Path(name).exists():
         from aerogel.condense.families.shipped import load_shipped
 
-        return load_shipped(name)
+        return load_shipped(name, grid)
+    if grid not in (None, 1):
+        raise ConfigError(
+            compose(
+                f"projector.grid of 1 or auto for {name!r}, whose features are of the whole image",
+                f"{grid}",
+                "leave projector.grid out",
+            )
+        )
     from aerogel.condense.families.clip import load_clip
 
     return load_clip(name)

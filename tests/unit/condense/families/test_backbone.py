@@ -10,13 +10,17 @@ from torch import nn
 
 from aerogel.condense.families import load_backbone
 from aerogel.condense.families.backbone import hash_weights
-from aerogel.errors import DataError, UnknownNameError
+from aerogel.errors import ConfigError, DataError, UnknownNameError
 from tests.unit.condense import tiny
 
 
 def test_a_name_of_the_zoo_a_folder_and_nothing(tmp_path: Path) -> None:
     assert load_backbone(tiny.BACKBONE).text is None
     assert load_backbone(str(tiny.write_clip(tmp_path / "clip"))).text is not None
+    assert load_backbone(tiny.BACKBONE, 3).grid == 3
+    assert load_backbone(str(tmp_path / "clip"), 1).grid == 1
+    with pytest.raises(ConfigError, match=r"projector\.grid of 1 or auto"):
+        load_backbone(str(tmp_path / "clip"), 2)
     with pytest.raises(UnknownNameError, match="shapes-resnet8"):
         load_backbone("aerogel/shapes-resnet9")
     with pytest.raises(DataError, match=r"HF_HUB_OFFLINE"):

@@ -22,9 +22,22 @@ def test_grey_equals_the_same_image_in_three_channels(size: int) -> None:
     assert features.std() > 1e-3
 
 
+def test_the_features_are_means_over_the_cells_of_a_grid() -> None:
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    network, _ = load_weights(tiny.BACKBONE)
+    maps = network.maps((images - 0.5) * 4.0)
+    one, two = load_shipped(tiny.BACKBONE, 1), load_shipped(tiny.BACKBONE)
+    assert (one.grid, two.grid) == (1, 2)
+    assert two.features == 4 * one.features
+    cells = [maps[:, :, top : top + 4, left : left + 4].mean((2, 3)) for top in (0, 4) for left in (0, 4)]
+    assert torch.allclose(two.module(images), torch.stack(cells, 2).flatten(1), atol=1e-5)
+    assert torch.allclose(one.module(images), torch.stack(cells).mean(0), atol=1e-5)
+    assert one.sha256 == two.sha256
+
+
 def test_images_are_centred_as_in_its_training() -> None:
     network, size_bytes = load_weights(tiny.BACKBONE)
-    backbone = load_shipped(tiny.BACKBONE)
+    backbone = load_shipped(tiny.BACKBONE, 1)
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         assert torch.equal(backbone.module(images), network((images - 0.5) * 4.0))
