@@ -252,4 +252,17 @@ def _show_fidelity(run: Run) -> Section:
         "Generated labels against the teacher's, on images that neither was trained on, augmented as in "
         "training, and again with a patch of another image in each (CutMix)."
     )
-    return Section("How true the generated labels are", text, [table])
+    return Section("How true the generated labels are", text, [*_draw_training(run), table])
+
+
+def _draw_training(run: Run) -> list[Block]:
+    """Draw the loss of the label generator and of its teacher, where more than one epoch was trained."""
+    curves = {
+        "The label generator learns": ("MSE + weighted cross-entropy", run.facts["projector"]["losses"]),
+        "The teacher learns": ("cross-entropy", run.facts["teacher"]["losses"]),
+    }
+    return [
+        Curve(title, "epoch", loss, [Series("mean loss", range(1, len(losses) + 1), losses)], log_y=True)
+        for title, (loss, losses) in curves.items()
+        if len(losses) > 1
+    ]

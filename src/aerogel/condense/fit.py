@@ -23,6 +23,7 @@ from aerogel.core.randomness import derive_seed, permutation, seed_torch
 from aerogel.errors import DivergedError, compose
 
 _SAVE_EVERY_S = 20.0
+_CHECKPOINT = "fit.safetensors"
 
 BatchLoss = Callable[[int, np.ndarray], Tensor]
 
@@ -90,7 +91,8 @@ def fit(
     half = choose_dtype(config.dtype, device).value == "bfloat16"
     steps_per_epoch = len(batches(seed, 0, population, config.batch_size))
     steps = config.epochs * steps_per_epoch
-    first = _resume(module, optimiser, checkpoint) if checkpoint else 0
+    history = _resume(module, optimiser, checkpoint) if checkpoint else []
+    first = len(history)
     last_save = time.monotonic()
     for epoch in range(first, config.epochs):
         begin = time.monotonic()
@@ -103,15 +105,25 @@ def fit(
                     loss = batch_loss(epoch, samples)
                 losses.append(_finite(loss, epoch, config))
                 _step(optimiser, trained, loss, rate, config.clip)
-        yield EpochState(epoch, float(np.mean(losses)), time.monotonic() - begin)
+        history.append(float(np.mean(losses)))
+        yield EpochState(epoch, history[-1], time.monotonic() - begin)
         due = (
             time.monotonic() - last_save > _SAVE_EVERY_S
             or epoch + 1 in save_after
             or epoch + 1 == config.epochs
         )
         if checkpoint and due:
-            _save(module, optimiser, checkpoint, epoch + 1)
+            _save(module, optimiser, checkpoint, history)
             last_save = time.monotonic()
+
+
+def read_losses(checkpoint: Path) -> list[float]:
+    """Return the mean loss of every epoch of the run that saved to ``checkpoint``, resumed or not."""
+    path = checkpoint / _CHECKPOINT
+    if not path.exists():
+        return []
+    with safe_open(path, framework="pt") as stored:
+        return [float(loss) for loss in json.loads(stored.metadata()["fit"])["losses"]]
 
 
 def _finite(loss: Tensor, epoch: int, config: FitConfig) -> float:
@@ -139,8 +151,8 @@ def _step(
     optimiser.step()
 
 
-def _save(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, epochs_done: int) -> None:
-    """Write what training changes in module and optimiser as one safetensors file, whole or not."""
+def _save(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, losses: list[float]) -> None:
+    """Write what training changes in module and optimiser, and the epochs' losses, whole or not."""
     frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
     state = {name: value for name, value in module.state_dict().items() if name not in frozen}
     tensors = {f"module.{name}": value for name, value in state.items()}
@@ -149,18 +161,18 @@ def _save(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, epo
             tensors[f"optimiser.{index}.{name}"] = value
     folder.mkdir(parents=True, exist_ok=True)
     clones = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_bytes_atomic(folder / "fit.safetensors", save(clones, {"fit": json.dumps({"epochs": epochs_done})}))
+    write_bytes_atomic(folder / _CHECKPOINT, save(clones, {"fit": json.dumps({"losses": losses})}))
 
 
-def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> int:
-    """Load what :func:`_save` wrote, if anything, and return the number of epochs done."""
-    path = folder / "fit.safetensors"
-    if not path.exists():
-        return 0
+def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> list[float]:
+    """Load what :func:`_save` wrote, if anything, and return the losses of the epochs done."""
+    path = folder / _CHECKPOINT
+    losses = read_losses(folder)
+    if not losses:
+        return []
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Any]] = {}
     with safe_open(path, framework="pt") as stored:
-        done = int(json.loads(stored.metadata()["fit"])["epochs"])
         for name in stored.keys():  # noqa: SIM118 - safe_open is no mapping
             part, _, rest = name.partition(".")
             if part == "module":
@@ -171,4 +183,4 @@ def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -
     module.load_state_dict(weights, strict=False)
     state = optimiser.state_dict()
     optimiser.load_state_dict({"state": moments, "param_groups": state["param_groups"]})
-    return done
+    return losses

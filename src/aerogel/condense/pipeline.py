@@ -19,7 +19,7 @@ from aerogel.condense import archive as shelf
 from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logits
 from aerogel.condense.config import CondenseConfig, SelectionConfig
 from aerogel.condense.families import Backbone, load_backbone
-from aerogel.condense.fit import EpochState
+from aerogel.condense.fit import EpochState, read_losses
 from aerogel.condense.generator import measure_fidelity, require_above_chance, train_generator
 from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
 from aerogel.condense.run_folder import TIMINGS
@@ -43,7 +43,7 @@ from aerogel.core.folders import write_bytes_atomic, write_text_atomic
 from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
-from aerogel.core.stages import Stage, run_stage
+from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
 from aerogel.errors import ConfigError, DataError, MismatchError, compose
 from aerogel.measure import measure_accuracy
 from aerogel.zoo.imageset import ImageSet
@@ -183,7 +183,7 @@ class Pipeline:
         }
         if config.path is None:
             describe_teacher(self.train, config, figures, work)
-        return figures
+        return {**figures, "losses": read_losses(work / CHECKPOINT_NAME)}
 
     def select(
         self, name: str = "selection", config: SelectionConfig | None = None, seed: int | None = None
@@ -313,7 +313,11 @@ class Pipeline:
         )
         require_above_chance(fidelity[0], len(self.sources.train.class_names))
         trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
-        return {"fidelity": [asdict(each) for each in fidelity], "trained_parameters": trained}
+        return {
+            "fidelity": [asdict(each) for each in fidelity],
+            "trained_parameters": trained,
+            "losses": read_losses(work / CHECKPOINT_NAME),
+        }
 
     @cached_property
     def archive(self) -> CondensedSet:

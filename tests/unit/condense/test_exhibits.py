@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -96,7 +97,7 @@ def test_storage_names_the_alternatives(run: Run) -> None:
 
 
 def test_stored_labels_grow_past_the_generator_at_break_even(run: Run) -> None:
-    (curve,) = blocks(run, Curve)
+    curve = next(block for block in blocks(run, Curve) if "Bytes" in block.title)  # type: ignore[union-attr]
     assert isinstance(curve, Curve)
     lines = {series.name: series for series in curve.series}
     stored, ours = lines["all labels stored, fp16"], lines["label generator"]
@@ -111,6 +112,22 @@ def test_a_teacher_lighter_than_the_generator_is_said_to_be(run: Run) -> None:
     )
     light = "the teacher itself is lighter" in text
     assert light == (run.teacher_bytes <= run.delta_bytes)
+
+
+def test_training_is_drawn_epoch_by_epoch(run: Run) -> None:
+    curves = [block for block in blocks(run, Curve) if "learns" in block.title]  # type: ignore[union-attr]
+    losses = [run.facts["projector"]["losses"], run.facts["teacher"]["losses"]]
+    assert [curve.series[0].y for curve in curves] == [tuple(each) for each in losses]  # type: ignore[union-attr]
+    assert all(curve.series[0].x == (1, 2, 3, 4, 5, 6) for curve in curves)  # type: ignore[union-attr]
+    assert all(each[-1] < each[0] for each in losses)
+
+
+def test_an_imported_teacher_has_no_curve(run: Run) -> None:
+    facts = {**run.facts, "teacher": {**run.facts["teacher"], "losses": []}}
+    data = copy.copy(run.data)
+    data.manifest = replace(data.manifest, facts=facts)
+    titles = [block.title for block in blocks(replace(run, data=data), Curve)]  # type: ignore[union-attr]
+    assert "The teacher learns" not in titles and "The label generator learns" in titles
 
 
 def test_fidelity_is_that_of_the_manifest(run: Run) -> None:

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from aerogel.condense import fit as fit_module
 from aerogel.condense.config import FitConfig
-from aerogel.condense.fit import EpochState, batches, fit, learning_rate
+from aerogel.condense.fit import EpochState, batches, fit, learning_rate, read_losses
 from aerogel.errors import AerogelError, DivergedError
 
 POPULATION = 11
@@ -199,6 +199,18 @@ def test_a_run_killed_again_and_again_ends_like_a_straight_one(
     last = build()
     assert [each.epoch for each in run(last, tmp_path)] == [CONFIG.epochs - 1]
     assert state(last) == straight[0]
+
+
+def test_the_losses_of_all_epochs_are_kept_over_resumes(
+    tmp_path: Path, straight: tuple[dict[str, bytes], list[tuple[int, float]]]
+) -> None:
+    assert read_losses(tmp_path) == []
+    for epoch in (2, 4):
+        with pytest.raises(Killed):
+            run(build(), tmp_path, kill_at=(epoch, 1))
+        assert len(read_losses(tmp_path)) == epoch
+    run(build(), tmp_path)
+    assert list(enumerate(read_losses(tmp_path))) == straight[1]
 
 
 def test_a_kill_between_a_snapshot_and_its_checkpoint_repeats_the_epoch(tmp_path: Path) -> None:
