@@ -163,6 +163,8 @@ class ProjectorConfig:
     is the teacher alone. ``grid`` x ``grid`` cells of the backbone's feature maps feed the head; "auto" is 2
     for a backbone with maps, else 1. ``target_epochs`` above 0 computes the teachers' logits once, for the
     views of that many epochs, and goes round these: most of an epoch is the teacher's forward pass.
+    ``tune_epochs`` follow on views of the condensed images, the ones to be labelled, with a peak rate of
+    ``tune_lr`` and one view of a real image to three of theirs.
     ``templates`` word the classes for a backbone with a text tower.
     """
 
@@ -173,6 +175,8 @@ class ProjectorConfig:
     weak_teachers: int = 1
     grid: int | Literal["auto"] = "auto"
     target_epochs: int = 0
+    tune_epochs: int = 0
+    tune_lr: float = 5e-3
     templates: tuple[str, ...] = ("a photo of a {}.",)
     dtype: Literal["float32", "float16"] = "float16"
     fit: FitConfig = field(default_factory=FitConfig)
@@ -180,7 +184,7 @@ class ProjectorConfig:
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
-        _positive(mistakes, self, "rank", "weak_teachers")
+        _positive(mistakes, self, "rank", "weak_teachers", "tune_lr")
         if isinstance(self.head_rank, int) and self.head_rank < 1:
             mistakes.append(f'head_rank: expected 1 or more, "auto" or "full"; got {self.head_rank}')
         if isinstance(self.grid, int) and self.grid < 1:
@@ -189,6 +193,8 @@ class ProjectorConfig:
             mistakes.append(
                 f"target_epochs: expected 0 to fit.epochs ({self.fit.epochs}); got {self.target_epochs}"
             )
+        if self.tune_epochs < 0:
+            mistakes.append(f"tune_epochs: expected 0 (none) or more; got {self.tune_epochs}")
         if not self.ce_weight >= 0:
             mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
         for template in self.templates:

@@ -249,8 +249,9 @@ def _show_fidelity(run: Run) -> Section:
         ("views", "same first choice (%)", "KL divergence (nats)", "MSE of logits", "views scored"), rows
     )
     text = (
-        "Generated labels against the teacher's, on images that neither was trained on, augmented as in "
-        "training, and again with a patch of another image in each (CutMix)."
+        "Generated labels against the teacher's: on images that neither was trained on, augmented as in "
+        "training, and again with a patch of another image in each (CutMix); and on views of the condensed "
+        "images, which are what students see."
     )
     return Section("How true the generated labels are", text, [*_draw_training(run), table])
 

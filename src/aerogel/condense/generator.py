@@ -23,15 +23,17 @@ from aerogel.condense.labels import (
     stored_epochs,
 )
 from aerogel.condense.projector import Fidelity, compare_logits
+from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
 from aerogel.core.devices import choose_dtype
 from aerogel.core.progress import track
-from aerogel.core.randomness import derive_seed
+from aerogel.core.randomness import derive_seed, uniforms
 from aerogel.errors import ProjectorError, compose
 from aerogel.zoo.imageset import ImageSet
 
 _FIDELITY_SAMPLES = 2000
-_STORING_BATCH = 250
+_BATCH = 250
+_CONDENSED_PER_REAL = 3
 
 
 @dataclass(frozen=True)
@@ -88,13 +90,61 @@ def train_generator(
     )
 
 
+def tune_generator(
+    adapted: PeftModel,
+    condensed: TrainingSet,
+    data: ImageSet,
+    teachers: Sequence[nn.Module],
+    config: ProjectorConfig,
+    view_config: ViewConfig,
+    *,
+    seed: int,
+    device: str,
+    work: Path,
+) -> Iterator[EpochState]:
+    """Go on training on views of the condensed images, which are all that the generator has to label.
+
+    Ours, not the paper's. Every epoch shows each condensed image once, in the view that a student's epoch of
+    the same number shows; views of real images stay in every batch as a curb on memorising. Continues from
+    ``work/checkpoint/tune`` after a kill.
+    """
+    real = Views(view_config, derive_seed(seed, "generator/views"), len(data))
+    draw_seed = derive_seed(seed, "generator/tune")
+    forward = fused(adapted.to(device), config.fit)
+    targets = MeanLogits([fused(teacher.to(device).eval(), config.fit) for teacher in teachers])
+
+    def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
+        draws = uniforms(draw_seed, "real", epoch, samples[: max(1, len(samples) // _CONDENSED_PER_REAL)], 1)
+        chosen = (draws[:, 0] * len(data)).astype(np.int64)
+        ours = make_batch(condensed.images, condensed.labels, condensed.views, epoch, samples, device)
+        theirs = make_batch(data.images, data.labels, real, epoch, chosen, device)
+        views = torch.cat([ours.views, theirs.views])
+        logits = forward(views)
+        loss = functional.mse_loss(logits, targets.logits(replace(ours, views=views)))
+        if config.ce_weight:
+            first, second = logits.split([len(samples), len(chosen)])
+            hard = len(first) * ours.hard_loss(first) + len(second) * theirs.hard_loss(second)
+            loss = loss + config.ce_weight * hard / len(logits)
+        return loss
+
+    return fit(
+        adapted,
+        batch_loss,
+        config=replace(config.fit, epochs=config.tune_epochs, lr=config.tune_lr),
+        population=len(condensed),
+        seed=draw_seed,
+        device=device,
+        checkpoint=work / "checkpoint" / "tune",
+    )
+
+
 def _store_targets(
     targets: LabelSource, data: ImageSet, views: Views, config: ProjectorConfig, device: str, folder: Path
 ) -> StoredLabels:
     """Write the logits of ``targets`` for the views of ``config.target_epochs`` epochs, in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     first = stored_epochs(folder)
-    parts = np.split(np.arange(len(data)), range(_STORING_BATCH, len(data), _STORING_BATCH))
+    parts = np.split(np.arange(len(data)), range(_BATCH, len(data), _BATCH))
     order = [(epoch, part) for epoch in range(first, config.target_epochs) for part in parts]
     batches = (
         make_batch(data.images, data.labels, views, epoch, part, device)
@@ -117,29 +167,40 @@ def _store_targets(
 def measure_fidelity(
     generator: nn.Module,
     teacher: nn.Module,
-    images: Tensor,
-    labels: Tensor,
+    held_out: ImageSet,
+    condensed: TrainingSet,
     view_config: ViewConfig,
     *,
     seed: int,
     device: str,
-) -> tuple[Fidelity, Fidelity]:
-    """Compare generator and teacher on held-out ``images`` [N, C, S, S] (uint8): augmented, CutMix views.
+) -> tuple[Fidelity, ...]:
+    """Compare generator and teacher on "augmented" and "cutmix" views of held-out images, and on "condensed".
 
-    At most 2,000 images are used, each in one view of either kind.
+    At most 2,000 held-out images are used, each in one view of either kind; the last are about as many of the
+    views that students are shown, from their first epoch on.
     """
-    count = min(len(images), _FIDELITY_SAMPLES)
+    count = min(len(held_out), _FIDELITY_SAMPLES)
+
+    def batches(cutmix: float) -> Iterator[Batch]:
+        views = Views(replace(view_config, cutmix=cutmix), derive_seed(seed, "fidelity"), len(held_out))
+        for samples in np.split(np.arange(count), range(_BATCH, count, _BATCH)):
+            yield make_batch(held_out.images, held_out.labels, views, 0, samples, device)
+
+    def shown() -> Iterator[Batch]:
+        for epoch in range(-(-_FIDELITY_SAMPLES // len(condensed))):
+            samples = np.arange(min(len(condensed), _FIDELITY_SAMPLES))
+            yield make_batch(condensed.images, condensed.labels, condensed.views, epoch, samples, device)
+
+    kinds = {"augmented": batches(0.0), "cutmix": batches(1.0), "condensed": shown()}
     found = []
-    for name, cutmix in (("augmented", 0.0), ("cutmix", 1.0)):
-        views = Views(replace(view_config, cutmix=cutmix), derive_seed(seed, "fidelity"), len(images))
+    for name, each in kinds.items():
         ours, theirs = [], []
-        for samples in np.split(np.arange(count), range(250, count, 250)):
-            batch = make_batch(images, labels, views, 0, samples, device)
+        for batch in each:
             with torch.no_grad():
                 ours.append(generator(batch.views).float().cpu())
                 theirs.append(teacher(batch.views).float().cpu())
         found.append(compare_logits(name, torch.cat(theirs), torch.cat(ours)))
-    return found[0], found[1]
+    return tuple(found)
 
 
 def require_above_chance(fidelity: Fidelity, classes: int) -> None:

@@ -20,7 +20,12 @@ from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logit
 from aerogel.condense.config import CondenseConfig, SelectionConfig
 from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.fit import EpochState, read_losses
-from aerogel.condense.generator import measure_fidelity, require_above_chance, train_generator
+from aerogel.condense.generator import (
+    measure_fidelity,
+    require_above_chance,
+    train_generator,
+    tune_generator,
+)
 from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
 from aerogel.condense.run_folder import TIMINGS
 from aerogel.condense.selection import Patch, Selection, select_images
@@ -289,24 +294,20 @@ class Pipeline:
             len(self.sources.train.class_names),
             seed=derive_seed(self.config.seed, "generator/adapter"),
         )
-        run = train_generator(
-            adapted,
-            self.train,
-            self.teacher.snapshots[-config.weak_teachers :],
-            config,
-            views,
-            seed=self.config.seed,
-            device=self.device,
-            work=work,
-        )
+        teachers = self.teacher.snapshots[-config.weak_teachers :]
+        context: dict[str, Any] = {"seed": self.config.seed, "device": self.device, "work": work}
+        run = train_generator(adapted, self.train, teachers, config, views, **context)
         self.watch("label generator", run, config.fit.epochs)
+        if config.tune_epochs:
+            run = tune_generator(adapted, self.training_set, self.train, teachers, config, views, **context)
+            self.watch("tuning it to the images", run, config.tune_epochs)
         save_adapter(adapted, work, getattr(torch, config.dtype))
         stored = load_adapter(self.plain_projector(), work).to(self.device)
         fidelity = measure_fidelity(
             stored,
             self.teacher.classifier.to(self.device),
-            self.held_out.images,
-            self.held_out.labels,
+            self.held_out,
+            self.training_set,
             views,
             seed=self.config.seed,
             device=self.device,

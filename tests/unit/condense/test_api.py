@@ -40,7 +40,7 @@ def test_a_result_holds_the_set_the_rows_and_their_figures(finished: Condensed) 
     assert json.loads((finished.folder / RESULT).read_text()) == figures
     assert figures["images"] == 6
     assert figures["ipc"] == 2
-    assert [entry["views"] for entry in figures["fidelity"]] == ["augmented", "cutmix"]
+    assert [entry["views"] for entry in figures["fidelity"]] == ["augmented", "cutmix", "condensed"]
     assert figures["archive_digest"] == finished.data.manifest.digest
     assert load_config(CondenseConfig, finished.folder / RECIPE) == finished.config
     views = finished.data.images.float() / 255.0

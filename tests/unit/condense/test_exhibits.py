@@ -134,5 +134,5 @@ def test_fidelity_is_that_of_the_manifest(run: Run) -> None:
     table = next(block for block in blocks(run, TableBlock) if "views" in block.header)  # type: ignore[union-attr]
     assert isinstance(table, TableBlock)
     found = run.facts["projector"]["fidelity"]
-    assert [row[0] for row in table.rows] == ["augmented", "cutmix"]
+    assert [row[0] for row in table.rows] == ["augmented", "cutmix", "condensed"]
     assert [row[1] for row in table.rows] == [f"{100 * each['agreement']:.1f}" for each in found]

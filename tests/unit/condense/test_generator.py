@@ -5,14 +5,23 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from aerogel.condense.config import FitConfig, ProjectorConfig, ViewConfig
-from aerogel.condense.generator import measure_fidelity, require_above_chance, train_generator
+from aerogel.condense.generator import (
+    measure_fidelity,
+    require_above_chance,
+    train_generator,
+    tune_generator,
+)
 from aerogel.condense.projector import Fidelity, adapt, build_projector
+from aerogel.condense.student import TrainingSet
+from aerogel.condense.views import Views
 from aerogel.errors import AerogelError, DivergedError, ProjectorError
+from aerogel.zoo.imageset import ImageSet
 from tests.unit.condense import tiny
 
 DATA = tiny.draw(12)
@@ -53,18 +62,50 @@ def train(
     return losses
 
 
+def condensed(data: ImageSet = DATA, views: ViewConfig = VIEWS) -> TrainingSet:
+    return TrainingSet(
+        data.images[::4], data.labels[::4], Views(views, 3, len(data) // 4), tiny.NAMES, (0.5,), (0.5,)
+    )
+
+
+def tune(
+    model: nn.Module, teachers: list[nn.Module], work: Path, config: ProjectorConfig, stop: int | None = None
+) -> list[float]:
+    run = tune_generator(
+        model,  # type: ignore[arg-type]
+        condensed(),
+        DATA,
+        teachers,
+        config,
+        VIEWS,
+        seed=5,
+        device="cpu",
+        work=work,
+    )
+    losses = []
+    for state in run:
+        losses.append(state.loss)
+        if stop is not None and state.epoch + 1 == stop:
+            break
+    return losses
+
+
+def compare(generator: nn.Module, teacher: nn.Module, data: ImageSet = DATA) -> tuple[Fidelity, ...]:
+    return measure_fidelity(generator, teacher, data, condensed(), VIEWS, seed=0, device="cpu")
+
+
 def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([value.detach().flatten() for value in model.parameters() if value.requires_grad])
 
 
 def test_training_brings_the_labels_to_the_teachers(tmp_path: Path) -> None:
     model, teacher = adapted(), Sum(3.0)
-    before = measure_fidelity(model, teacher, DATA.images, DATA.labels, VIEWS, seed=0, device="cpu")
+    before = compare(model, teacher)
     losses = train(model, [teacher], tmp_path, replace(CONFIG, fit=replace(CONFIG.fit, epochs=8)))
     model.eval()
-    after = measure_fidelity(model, teacher, DATA.images, DATA.labels, VIEWS, seed=0, device="cpu")
+    after = compare(model, teacher)
     assert losses[-1] < 0.5 * losses[0]
-    assert [found.views for found in after] == ["augmented", "cutmix"]
+    assert [found.views for found in after] == ["augmented", "cutmix", "condensed"]
     assert all(now.mse < 0.5 * then.mse for now, then in zip(after, before, strict=True))
 
 
@@ -145,16 +186,72 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
 
 
 def test_a_generator_equal_to_the_teacher_is_wholly_true() -> None:
-    found = measure_fidelity(Sum(2.0), Sum(2.0), DATA.images, DATA.labels, VIEWS, seed=0, device="cpu")
-    assert [(each.agreement, each.mse, each.samples) for each in found] == [(1.0, 0.0, 36)] * 2
+    found = compare(Sum(2.0), Sum(2.0))
+    assert [(each.agreement, each.mse, each.samples) for each in found] == [
+        *[(1.0, 0.0, 36)] * 2,
+        (1.0, 0.0, 2007),
+    ]
     assert all(abs(each.kl) < 1e-6 for each in found)
 
 
 def test_at_most_two_thousand_views_are_compared() -> None:
-    images = DATA.images.repeat(60, 1, 1, 1)
-    labels = DATA.labels.repeat(60)
-    found = measure_fidelity(Sum(2.0), Sum(-2.0), images, labels, VIEWS, seed=0, device="cpu")
-    assert [each.samples for each in found] == [2000, 2000]
+    many = replace(
+        DATA, images=DATA.images.repeat(60, 1, 1, 1), labels=DATA.labels.repeat(60), ids=DATA.ids * 60
+    )
+    augmented, cutmix, _ = compare(Sum(2.0), Sum(-2.0), many)
+    assert (augmented.samples, cutmix.samples) == (2000, 2000)
+
+
+def test_tuning_brings_the_labels_of_the_condensed_images_closer(tmp_path: Path) -> None:
+    class Corner(Sum):
+        """Depend on more than a backbone of random weights can follow for all images."""
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return super().forward(images) + images[:, 0, :3, :3].flatten(1).sort(1).values[:, 2:5]
+
+    model, teacher = adapted(), Corner(3.0)
+    train(model, [teacher], tmp_path, replace(CONFIG, fit=replace(CONFIG.fit, epochs=20)))
+    model.eval()
+    before = compare(model, teacher)
+    losses = tune(model, [teacher], tmp_path, replace(CONFIG, tune_epochs=200, tune_lr=0.01))
+    assert len(losses) == 200
+    model.eval()
+    after = compare(model, teacher)
+    assert after[2].mse < 0.8 * before[2].mse
+    assert after[0].mse < 2.0 * before[0].mse
+
+
+def test_tuning_shows_the_views_that_students_see_and_some_real_ones(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Watched(Sum):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images)
+            return super().forward(images)
+
+    tune(adapted(), [Watched(1.0)], tmp_path, replace(CONFIG, tune_epochs=2, ce_weight=0.5))
+    ours = condensed()
+    assert [len(views) for views in seen] == [12, 12]
+    for epoch, views in enumerate(seen):
+        wanted, _ = ours.views.render(ours.images, epoch, np.arange(len(ours)))
+        shown = {view.numpy().tobytes() for view in views}
+        assert {view.numpy().tobytes() for view in wanted} <= shown
+    assert not torch.equal(seen[0][9:], seen[1][9:])
+
+
+def test_a_tuning_that_was_cut_resumes_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aerogel.condense.fit._SAVE_EVERY_S", 0.0)
+    config = replace(CONFIG, tune_epochs=4)
+    straight, cut, resumed = adapted(), adapted(), adapted()
+    for model, work in ((straight, "straight"), (cut, "cut")):
+        train(model, [Sum(3.0)], tmp_path / work, config)
+    tune(straight, [Sum(3.0)], tmp_path / "straight", config)
+    tune(cut, [Sum(3.0)], tmp_path / "cut", config, stop=3)
+    assert train(resumed, [Sum(3.0)], tmp_path / "cut", config) == []
+    assert len(tune(resumed, [Sum(3.0)], tmp_path / "cut", config)) == 2
+    assert torch.equal(weights(resumed), weights(straight))
 
 
 @pytest.mark.parametrize(
