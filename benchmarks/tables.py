@@ -21,7 +21,6 @@ NAMES = {
     "generator": "**label generator**",
     "teacher": "teacher online, fp16",
     "random_real_full_labels": "random images, full soft labels",
-    "random_real_hard": "random images, hard labels",
 }
 
 

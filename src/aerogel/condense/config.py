@@ -161,11 +161,11 @@ class ProjectorConfig:
     "auto" takes the smaller. ``ce_weight`` is the weight of the cross-entropy to the hard labels beside the
     MSE to the teachers' logits. ``weak_teachers`` averages the logits of that many of the last snapshots; 1
     is the teacher alone. ``grid`` x ``grid`` cells of the backbone's feature maps feed the head; "auto" is 2
-    for a backbone with maps, else 1. ``target_epochs`` above 0 computes the teachers' logits once, for the
-    views of that many epochs, and goes round these: most of an epoch is the teacher's forward pass.
-    ``tune_epochs`` follow on views of the condensed images, the ones to be labelled, with a peak rate of
-    ``tune_lr`` and one view of a real image to three of theirs.
-    ``templates`` word the classes for a backbone with a text tower.
+    for a backbone with maps and images from 16 pixels up, else 1. ``target_epochs`` above 0 computes the
+    teachers' logits once, for the views of that many epochs, and goes round these: most of an epoch is the
+    teacher's forward pass. ``tune_epochs`` follow on views of the condensed images, the ones to be labelled,
+    with a peak rate of ``tune_lr`` and one view of a real image to three of theirs. ``templates`` word the
+    classes for a backbone with a text tower.
     """
 
     backbone: str = "aerogel/shapes-resnet8"

@@ -16,7 +16,6 @@ from aerogel.condense.config import ProjectorConfig, ViewConfig
 from aerogel.condense.fit import EpochState, fit, fused
 from aerogel.condense.labels import (
     Batch,
-    LabelSource,
     StoredLabels,
     make_batch,
     store_labels,
@@ -68,9 +67,10 @@ def train_generator(
     """
     views = Views(view_config, derive_seed(seed, "generator/views"), len(data))
     forward = fused(adapted.to(device), config.fit)
-    targets: LabelSource = MeanLogits([fused(teacher.to(device).eval(), config.fit) for teacher in teachers])
+    online = MeanLogits([fused(teacher.to(device).eval(), config.fit) for teacher in teachers])
+    targets: MeanLogits | StoredLabels = online
     if config.target_epochs:
-        targets = _store_targets(targets, data, views, config, device, work / "checkpoint" / "targets")
+        targets = _store_targets(online, data, views, config, device, work / "checkpoint" / "targets")
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         shown = epoch % config.target_epochs if config.target_epochs else epoch
@@ -139,7 +139,7 @@ def tune_generator(
 
 
 def _store_targets(
-    targets: LabelSource, data: ImageSet, views: Views, config: ProjectorConfig, device: str, folder: Path
+    targets: MeanLogits, data: ImageSet, views: Views, config: ProjectorConfig, device: str, folder: Path
 ) -> StoredLabels:
     """Write the logits of ``targets`` for the views of ``config.target_epochs`` epochs, in float16."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -145,7 +145,7 @@ class StoredLabels:
             )
         self.epochs = self._starts[-1] + len(self._shards[-1])
 
-    def logits(self, batch: Batch) -> Tensor | None:
+    def logits(self, batch: Batch) -> Tensor:
         """Return the stored logits of the batch's samples at its epoch."""
         if not 0 <= batch.epoch < self.epochs:
             raise MismatchError(

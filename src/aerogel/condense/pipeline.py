@@ -250,8 +250,8 @@ class Pipeline:
     @cached_property
     def backbone(self) -> Backbone:
         """Load the label generator's backbone."""
-        grid = self.config.projector.grid
-        return load_backbone(self.config.projector.backbone, None if grid == "auto" else grid)
+        config, size = self.config.projector, int(self.train.shape[-1])
+        return load_backbone(config.backbone, None if config.grid == "auto" else config.grid, size=size)
 
     def plain_projector(self) -> Any:
         """Build the projector with its initial head from the chosen images."""

@@ -38,10 +38,11 @@ class Backbone:
     unit_features: bool = False
 
 
-def load_backbone(name: str, grid: int | None = None) -> Backbone:
+def load_backbone(name: str, grid: int | None = None, *, size: int = 0) -> Backbone:
     """Load a backbone by zoo name (``aerogel/...``), or a CLIP by folder or Hugging Face hub name.
 
-    ``grid`` asks for features of that many cells per side, None for what suits the backbone.
+    ``grid`` asks for features of that many cells per side, None for what suits the backbone and images of
+    ``size`` pixels.
 
     Raises:
         ConfigError: the backbone has no feature maps to take a grid of.
@@ -52,7 +53,7 @@ def load_backbone(name: str, grid: int | None = None) -> Backbone:
     if name.startswith("aerogel/") and not Path(name).exists():
         from aerogel.condense.families.shipped import load_shipped
 
-        return load_shipped(name, grid)
+        return load_shipped(name, grid, size=size)
     if grid not in (None, 1):
         raise ConfigError(
             compose(

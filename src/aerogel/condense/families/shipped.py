@@ -9,7 +9,7 @@ from aerogel.condense.families.backbone import Backbone, hash_weights
 from aerogel.zoo.backbones import load_weights
 from aerogel.zoo.resnet8 import ResNet8
 
-_GRID = 2
+_SMALLEST_FOR_GRID = 16
 
 
 class CentredRGB(nn.Module):
@@ -26,17 +26,18 @@ class CentredRGB(nn.Module):
         return functional.adaptive_avg_pool2d(maps, self.grid).flatten(1)
 
 
-def load_shipped(name: str, grid: int | None = None) -> Backbone:
+def load_shipped(name: str, grid: int | None = None, *, size: int = 0) -> Backbone:
     """Load a backbone from the zoo; every convolution takes a low-rank change.
 
-    Its features are those of ``grid`` x ``grid`` cells, 2 x 2 if None: a teacher's logits for a CutMix view
-    are close to a sum over places, which the mean over the whole view cannot follow.
+    Its features are those of ``grid`` x ``grid`` cells; None is 2 x 2 for images of a ``size`` from 16 pixels
+    up, else 1: a teacher's logits for a CutMix view are close to a sum over places, which the mean over the
+    whole view cannot follow.
 
     Raises:
         UnknownNameError: the zoo has no such backbone.
     """
     network, size_bytes = load_weights(name)
-    grid = grid or _GRID
+    grid = grid or (2 if size >= _SMALLEST_FOR_GRID else 1)
     module = CentredRGB(network, grid).eval().requires_grad_(False)
     convolutions = [key for key, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
     return Backbone(
