@@ -107,12 +107,13 @@ def train(
 ) -> dict[str, Any]:
     """Train one student into ``out``, or open the finished one; return parameters and last loss."""
     from aerogel.condense.condensed import load_condensed
+    from aerogel.condense.fit import read_losses
     from aerogel.condense.graduate import save_student
     from aerogel.condense.student import build_student, train_student
     from aerogel.core.config import to_dict
     from aerogel.core.devices import choose_device
     from aerogel.core.progress import announce, track
-    from aerogel.core.stages import Stage, run_stage
+    from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
 
     chosen = choose_device(device)
     announce(f"device: {chosen.value} ({chosen.reason})")
@@ -128,12 +129,13 @@ def train(
             config,
             seed=seed,
             device=chosen.value,
-            checkpoint=work / "checkpoint",
+            checkpoint=work / CHECKPOINT_NAME,
         )
-        losses = [state.loss for state in track(run, total=config.fit.epochs, label="student", unit="epoch")]
+        for _ in track(run, total=config.fit.epochs, label="student", unit="epoch"):
+            pass
         save_student(student, data.training_set(), config, work)
         count = sum(parameter.numel() for parameter in student.parameters())
-        return {"parameters": count, "loss": losses[-1]}
+        return {"parameters": count, "loss": read_losses(work / CHECKPOINT_NAME)[-1]}
 
     settings = {"student": to_dict(config), "labels": labels}
     stage = Stage(out, "trained-student", settings, inputs, seed, read_command())

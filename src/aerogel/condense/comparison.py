@@ -38,6 +38,7 @@ from aerogel.condense.views import Views
 from aerogel.core.config import to_dict
 from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed
+from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.measure import Measurement, mean_std, size_bytes
 
 ONE_PER_IMAGE = "one-per-image.safetensors"
@@ -239,7 +240,7 @@ class Comparison:
                 config,
                 seed=seed,
                 device=self.pipeline.device,
-                checkpoint=work / "checkpoint",
+                checkpoint=work / CHECKPOINT_NAME,
             )
             self.pipeline.watch(name, run, config.fit.epochs)
             save_weights(student, work / "student.safetensors")

@@ -16,7 +16,7 @@ LABEL_KINDS: tuple[str, ...] = ("generator", "teacher", "stored-fp32", "stored-f
 def _positive(mistakes: list[str], owner: object, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
-        if not value > 0:
+        if value is not None and not value > 0:
             mistakes.append(f"{name}: expected a number above 0; got {value}")
 
 
@@ -90,13 +90,14 @@ class TeacherConfig:
     """Set the classifier whose soft labels are condensed.
 
     ``path`` imports a trained one instead of training: a folder of an earlier teacher stage, or a
-    transformers image classifier (folder or hub name). ``snapshots`` are kept at equal distances along the
+    transformers image classifier (folder or hub name). ``width`` None is the network's published one, 128
+    channels for ConvNet and 64 for ResNet-18. ``snapshots`` are kept at equal distances along the
     run; the last is the teacher itself. ``held_out`` is the share of the training set that is kept from every
     fit, to choose learning rates and to measure fidelity on.
     """
 
     network: NetworkName = "convnet"
-    width: int = 128
+    width: int | None = None
     depth: int = 3
     path: str | None = None
     snapshots: int = 3
@@ -208,12 +209,12 @@ class ProjectorConfig:
 class StudentConfig:
     """Set the network trained on the condensed set, and its loss: MSE to soft labels + ``ce_weight`` x CE.
 
-    Of several learning rates in ``lrs`` the best on held-out training images is taken; without any, it is
-    ``fit.lr``.
+    ``width`` None is the network's published one, as for the teacher. Of several learning rates in ``lrs``
+    the best on held-out training images is taken; without any, it is ``fit.lr``.
     """
 
     network: NetworkName = "convnet"
-    width: int = 128
+    width: int | None = None
     depth: int = 3
     ce_weight: float = 0.1
     labels: tuple[LabelKind, ...] = ("generator", "stored-fp16", "one-per-image", "hard")

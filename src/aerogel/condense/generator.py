@@ -27,6 +27,7 @@ from aerogel.condense.views import Views
 from aerogel.core.devices import choose_dtype
 from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed, uniforms
+from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.errors import ProjectorError, compose
 from aerogel.zoo.imageset import ImageSet
 
@@ -70,7 +71,7 @@ def train_generator(
     online = MeanLogits([fused(teacher.to(device).eval(), config.fit) for teacher in teachers])
     targets: MeanLogits | StoredLabels = online
     if config.target_epochs:
-        targets = _store_targets(online, data, views, config, device, work / "checkpoint" / "targets")
+        targets = _store_targets(online, data, views, config, device, work / CHECKPOINT_NAME / "targets")
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         shown = epoch % config.target_epochs if config.target_epochs else epoch
@@ -86,7 +87,7 @@ def train_generator(
         population=len(data),
         seed=derive_seed(seed, "generator/order"),
         device=device,
-        checkpoint=work / "checkpoint",
+        checkpoint=work / CHECKPOINT_NAME,
     )
 
 
@@ -134,7 +135,7 @@ def tune_generator(
         population=len(condensed),
         seed=draw_seed,
         device=device,
-        checkpoint=work / "checkpoint" / "tune",
+        checkpoint=work / CHECKPOINT_NAME / "tune",
     )
 
 

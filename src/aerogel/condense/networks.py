@@ -130,7 +130,7 @@ def build_classifier(
     channels: int,
     classes: int,
     size: int,
-    width: int,
+    width: int | None,
     depth: int,
     mean: tuple[float, ...],
     std: tuple[float, ...],
@@ -138,10 +138,13 @@ def build_classifier(
 ) -> Classifier:
     """Build the network registered as ``name`` with weights drawn from ``seed`` alone.
 
+    ``width`` None is the network's own default.
+
     Raises:
         UnknownNameError: no network has that name; the nearest one is named.
     """
     build = NETWORKS.get(name)
+    chosen = {} if width is None else {"width": width}
     with seed_torch(seed):
-        network = build(channels=channels, classes=classes, size=size, width=width, depth=depth)
+        network = build(channels=channels, classes=classes, size=size, depth=depth, **chosen)
     return Classifier(network, mean, std)

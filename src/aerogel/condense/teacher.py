@@ -37,6 +37,7 @@ from aerogel.core.folders import (
     write_text_atomic,
 )
 from aerogel.core.randomness import derive_seed
+from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.errors import IntegrityError, MismatchError, compose
 from aerogel.zoo.imageset import ImageSet
 
@@ -106,7 +107,7 @@ def train_teacher(
         population=len(data),
         seed=derive_seed(seed, "teacher/order"),
         device=device,
-        checkpoint=work / "checkpoint",
+        checkpoint=work / CHECKPOINT_NAME,
         save_after=frozenset(kept),
     )
     for state in run:

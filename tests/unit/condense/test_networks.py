@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aerogel.condense.config import TeacherConfig
 from aerogel.condense.networks import NETWORKS, Classifier, ConvNet, ResidualBlock, ResNet18, build_classifier
 from aerogel.errors import UnknownNameError
 
@@ -51,6 +52,23 @@ def test_resnet18_has_the_published_parameters(size: int, classes: int, publishe
             norms += 2 * outputs
         inputs = outputs
     assert convolutions + norms + 512 * classes + classes == published
+    assert count(network) == published
+
+
+@pytest.mark.parametrize(("name", "published"), [("convnet", 320_010), ("resnet18", 11_173_962)])
+def test_without_a_width_a_network_is_the_published_one(name: str, published: int) -> None:
+    config = TeacherConfig(network=name)  # type: ignore[arg-type]
+    network = build_classifier(
+        config.network,
+        channels=3,
+        classes=10,
+        size=32,
+        width=config.width,
+        depth=config.depth,
+        mean=(0.4,) * 3,
+        std=(0.2,) * 3,
+        seed=0,
+    )
     assert count(network) == published
 
 
