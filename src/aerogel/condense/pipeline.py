@@ -153,10 +153,12 @@ class Pipeline:
     def teacher(self) -> Teacher:
         """Train the teacher, or import the one at ``config.teacher.path``."""
         config = self.config.teacher
-        inputs = self.data_digest
+        settings, inputs = to_dict(config), self.data_digest
         if config.path is not None:
+            # Known by its content: the same teacher in another place is the same teacher.
+            settings["path"] = None
             inputs = {**inputs, "imported": identify_import(config.path)}
-        self.run("teacher", "teacher", to_dict(config), inputs, self._build_teacher)
+        self.run("teacher", "teacher", settings, inputs, self._build_teacher)
         teacher = load_teacher(self.out / "teacher")
         require_same_classes(teacher, self.sources.train)
         wanted = self.config.projector.weak_teachers

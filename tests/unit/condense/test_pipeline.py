@@ -231,6 +231,8 @@ def test_an_imported_teacher_is_copied_and_known_by_its_content(run: Path, tmp_p
     config = tiny.config(teacher={"path": str(source)})
     found = pipeline(tmp_path / "new", config).teacher
     assert found.class_names == tiny.NAMES
+    moved = shutil.copytree(source, tmp_path / "moved")
+    _ = pipeline(tmp_path / "new", tiny.config(teacher={"path": str(moved)})).teacher
     other = tiny.config(teacher={"width": 4})
     shutil.rmtree(source)
     _ = pipeline(tmp_path / "other", other).teacher
