@@ -35,10 +35,9 @@ ROWS = {
 }
 
 
-def run_setting(config: CondenseConfig, sources: Sources, work: Path, names: list[str]) -> dict[str, Any]:
-    """Run one number of images per class; return its figures and what each kind of labels takes in bytes."""
-    pipeline = Pipeline(config, sources, work)
-    comparison = Comparison(pipeline)
+def train_rows(pipeline: Pipeline, names: list[str]) -> dict[str, Any]:
+    """Train the students of some rows; return their figures and what each kind of labels takes in bytes."""
+    config, comparison = pipeline.config, Comparison(pipeline)
     figures: dict[str, Any] = {"bytes": {}, "epochs": config.student.fit.epochs}
     for name in names:
         row: Row = comparison.row(*ROWS[name])
@@ -46,15 +45,17 @@ def run_setting(config: CondenseConfig, sources: Sources, work: Path, names: lis
         figures[name] = {"mean": accuracy.value, "std": accuracy.spread, "seeds": accuracy.samples}
         figures["bytes"][name] = row.label_bytes
         print(f"ipc {config.ipc}: {name:24s} {row.accuracy} {row.label_bytes:>10,} B", flush=True)
-    if set(names) != set(ROWS):
-        return {}
+    return figures
+
+
+def add_archive(figures: dict[str, Any], pipeline: Pipeline) -> None:
+    """Add what the condensed set weighs, and how true its label generator is."""
     facts = pipeline.archive.manifest.facts
     storage = {row["name"]: row["bytes"] for row in facts["storage"]}
     figures["bytes"]["images"] = storage["images"]
     figures["bytes"]["generator_and_backbone"] = storage["label generator and backbone"]
     figures["fidelity"] = facts["projector"]["fidelity"]
     figures["teacher_test_accuracy"] = facts["teacher"]["test_accuracy"]["value"]
-    return figures
 
 
 def main() -> None:
@@ -74,9 +75,11 @@ def main() -> None:
         shared = arguments.work / "teacher-run"
         Pipeline(config, sources, shared).manifest("teacher")
         config = replace(config, teacher=replace(config.teacher, path=str(shared / "teacher")))
-        figures = run_setting(config, sources, arguments.work / f"ipc{ipc}", arguments.rows)
-        if not figures:
+        pipeline = Pipeline(config, sources, arguments.work / f"ipc{ipc}")
+        figures = train_rows(pipeline, arguments.rows)
+        if set(arguments.rows) != set(ROWS):
             continue
+        add_archive(figures, pipeline)
         latest = json.loads(results.read_text()) if results.exists() else found
         latest["figures"][f"ipc{ipc}"] = figures
         latest["environment"] = environment()

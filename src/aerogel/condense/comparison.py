@@ -262,6 +262,6 @@ class Comparison:
 
     def _inputs(self, kind: str, images: str, seed: int) -> dict[str, str]:
         """Return the digests of the stages that labels of ``kind`` depend on, so that no other voids them."""
+        labels_stage = "archive" if kind == "generator" else "teacher"
         images_stage = "selection" if images == "chosen" else f"random-{seed}"
-        stages = ("archive",) if kind == "generator" else ("teacher", images_stage)
-        return {name: self.pipeline.digest(name) for name in stages}
+        return {name: self.pipeline.digest(name) for name in (labels_stage, images_stage)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -49,70 +50,79 @@ class MeanLogits:
             return torch.stack([network(batch.views) for network in self.networks]).mean(0)
 
 
-def train_generator(
-    adapted: PeftModel,
-    data: ImageSet,
-    teachers: Sequence[nn.Module],
-    config: ProjectorConfig,
-    view_config: ViewConfig,
-    *,
-    seed: int,
-    device: str,
-    work: Path,
-) -> Iterator[EpochState]:
+@dataclass(frozen=True)
+class Lesson:
+    """Hold what the label generator ``adapted`` is trained with; ``work`` is the folder of its stage."""
+
+    adapted: PeftModel
+    data: ImageSet
+    teachers: Sequence[nn.Module]
+    config: ProjectorConfig
+    view_config: ViewConfig
+    seed: int
+    device: str
+    work: Path
+
+    @property
+    def views(self) -> Views:
+        """Return the views of the real images."""
+        return Views(self.view_config, derive_seed(self.seed, "generator/views"), len(self.data))
+
+    @cached_property
+    def forward(self) -> nn.Module:
+        """Return the forward pass of the generator."""
+        return fused(self.adapted.to(self.device), self.config.fit)
+
+    @cached_property
+    def targets(self) -> MeanLogits:
+        """Return the teachers' mean logits, computed for each batch."""
+        return MeanLogits(
+            [fused(teacher.to(self.device).eval(), self.config.fit) for teacher in self.teachers]
+        )
+
+    @property
+    def checkpoint(self) -> Path:
+        """Return the folder that a killed training continues from."""
+        return self.work / CHECKPOINT_NAME
+
+
+def train_generator(lesson: Lesson) -> Iterator[EpochState]:
     """Train the low-rank change on real images: MSE to the teachers' mean logits + ``ce_weight`` x CE.
 
     Both are of the same augmented view. Yields after every epoch; continues from ``work/checkpoint`` after a
     kill. Implements the projector objective of arXiv 2408.08201 (section 3.3); how several weak teachers are
     combined is not said there, the mean of their logits is taken.
     """
-    views = Views(view_config, derive_seed(seed, "generator/views"), len(data))
-    forward = fused(adapted.to(device), config.fit)
-    online = MeanLogits([fused(teacher.to(device).eval(), config.fit) for teacher in teachers])
-    targets: MeanLogits | StoredLabels = online
-    if config.target_epochs:
-        targets = _store_targets(online, data, views, config, device, work / CHECKPOINT_NAME / "targets")
+    data, config, device, views = lesson.data, lesson.config, lesson.device, lesson.views
+    targets = _store_targets(lesson) if config.target_epochs else lesson.targets
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         shown = epoch % config.target_epochs if config.target_epochs else epoch
         batch = make_batch(data.images, data.labels, views, shown, samples, device)
-        logits = forward(batch.views)
+        logits = lesson.forward(batch.views)
         loss = functional.mse_loss(logits, targets.logits(batch))
         return loss + config.ce_weight * batch.hard_loss(logits) if config.ce_weight else loss
 
     return fit(
-        adapted,
+        lesson.adapted,
         batch_loss,
         config=config.fit,
         population=len(data),
-        seed=derive_seed(seed, "generator/order"),
+        seed=derive_seed(lesson.seed, "generator/order"),
         device=device,
-        checkpoint=work / CHECKPOINT_NAME,
+        checkpoint=lesson.checkpoint,
     )
 
 
-def tune_generator(
-    adapted: PeftModel,
-    condensed: TrainingSet,
-    data: ImageSet,
-    teachers: Sequence[nn.Module],
-    config: ProjectorConfig,
-    view_config: ViewConfig,
-    *,
-    seed: int,
-    device: str,
-    work: Path,
-) -> Iterator[EpochState]:
+def tune_generator(lesson: Lesson, condensed: TrainingSet) -> Iterator[EpochState]:
     """Go on training on views of the condensed images, which are all that the generator has to label.
 
     Ours, not the paper's. Every epoch shows each condensed image once, in the view that a student's epoch of
     the same number shows; views of real images stay in every batch as a curb on memorising. Continues from
     ``work/checkpoint/tune`` after a kill.
     """
-    real = Views(view_config, derive_seed(seed, "generator/views"), len(data))
-    draw_seed = derive_seed(seed, "generator/tune")
-    forward = fused(adapted.to(device), config.fit)
-    targets = MeanLogits([fused(teacher.to(device).eval(), config.fit) for teacher in teachers])
+    data, config, device, real = lesson.data, lesson.config, lesson.device, lesson.views
+    draw_seed = derive_seed(lesson.seed, "generator/tune")
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         draws = uniforms(draw_seed, "real", epoch, samples[: max(1, len(samples) // _CONDENSED_PER_REAL)], 1)
@@ -120,8 +130,8 @@ def tune_generator(
         ours = make_batch(condensed.images, condensed.labels, condensed.views, epoch, samples, device)
         theirs = make_batch(data.images, data.labels, real, epoch, chosen, device)
         views = torch.cat([ours.views, theirs.views])
-        logits = forward(views)
-        loss = functional.mse_loss(logits, targets.logits(replace(ours, views=views)))
+        logits = lesson.forward(views)
+        loss = functional.mse_loss(logits, lesson.targets.logits(replace(ours, views=views)))
         if config.ce_weight:
             first, second = logits.split([len(samples), len(chosen)])
             hard = len(first) * ours.hard_loss(first) + len(second) * theirs.hard_loss(second)
@@ -129,20 +139,20 @@ def tune_generator(
         return loss
 
     return fit(
-        adapted,
+        lesson.adapted,
         batch_loss,
         config=replace(config.fit, epochs=config.tune_epochs, lr=config.tune_lr),
         population=len(condensed),
         seed=draw_seed,
         device=device,
-        checkpoint=work / CHECKPOINT_NAME / "tune",
+        checkpoint=lesson.checkpoint / "tune",
     )
 
 
-def _store_targets(
-    targets: MeanLogits, data: ImageSet, views: Views, config: ProjectorConfig, device: str, folder: Path
-) -> StoredLabels:
-    """Write the logits of ``targets`` for the views of ``config.target_epochs`` epochs, in float16."""
+def _store_targets(lesson: Lesson) -> StoredLabels:
+    """Write the teachers' logits for the views of ``config.target_epochs`` epochs, in float16."""
+    data, config, device, views = lesson.data, lesson.config, lesson.device, lesson.views
+    folder = lesson.checkpoint / "targets"
     folder.mkdir(parents=True, exist_ok=True)
     first = stored_epochs(folder)
     parts = np.split(np.arange(len(data)), range(_BATCH, len(data), _BATCH))
@@ -155,14 +165,14 @@ def _store_targets(
     with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
         store_labels(
             folder,
-            targets,
+            lesson.targets,
             batches,
             epochs=config.target_epochs,
             images=len(data),
             classes=len(data.class_names),
             dtype=torch.float16,
         )
-    return StoredLabels(folder, targets.name)
+    return StoredLabels(folder, lesson.targets.name)
 
 
 def measure_fidelity(

@@ -21,6 +21,7 @@ from aerogel.condense.config import CondenseConfig, SelectionConfig
 from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.fit import EpochState, read_losses
 from aerogel.condense.generator import (
+    Lesson,
     measure_fidelity,
     require_above_chance,
     train_generator,
@@ -297,11 +298,10 @@ class Pipeline:
             seed=derive_seed(self.config.seed, "generator/adapter"),
         )
         teachers = self.teacher.snapshots[-config.weak_teachers :]
-        context: dict[str, Any] = {"seed": self.config.seed, "device": self.device, "work": work}
-        run = train_generator(adapted, self.train, teachers, config, views, **context)
-        self.watch("label generator", run, config.fit.epochs)
+        lesson = Lesson(adapted, self.train, teachers, config, views, self.config.seed, self.device, work)
+        self.watch("label generator", train_generator(lesson), config.fit.epochs)
         if config.tune_epochs:
-            run = tune_generator(adapted, self.training_set, self.train, teachers, config, views, **context)
+            run = tune_generator(lesson, self.training_set)
             self.watch("tuning it to the images", run, config.tune_epochs)
         save_adapter(adapted, work, getattr(torch, config.dtype))
         stored = load_adapter(self.plain_projector(), work).to(self.device)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,9 @@ import torch
 from torch import nn
 
 from aerogel.condense.config import FitConfig, ProjectorConfig, ViewConfig
+from aerogel.condense.fit import EpochState
 from aerogel.condense.generator import (
+    Lesson,
     measure_fidelity,
     require_above_chance,
     train_generator,
@@ -46,6 +50,14 @@ def adapted() -> nn.Module:
     return adapt(plain, backbone, CONFIG, 3, seed=2)
 
 
+def lesson(model: nn.Module, teachers: list[nn.Module], work: Path, config: ProjectorConfig) -> Lesson:
+    return Lesson(model, DATA, teachers, config, VIEWS, seed=5, device="cpu", work=work)  # type: ignore[arg-type]
+
+
+def losses_of(run: Iterator[EpochState], stop: int | None) -> list[float]:
+    return [state.loss for state in islice(run, stop)]
+
+
 def train(
     model: nn.Module,
     teachers: list[nn.Module],
@@ -53,13 +65,7 @@ def train(
     config: ProjectorConfig = CONFIG,
     stop: int | None = None,
 ) -> list[float]:
-    run = train_generator(model, DATA, teachers, config, VIEWS, seed=5, device="cpu", work=work)  # type: ignore[arg-type]
-    losses = []
-    for state in run:
-        losses.append(state.loss)
-        if stop is not None and state.epoch + 1 == stop:
-            break
-    return losses
+    return losses_of(train_generator(lesson(model, teachers, work, config)), stop)
 
 
 def condensed(data: ImageSet = DATA, views: ViewConfig = VIEWS) -> TrainingSet:
@@ -71,23 +77,7 @@ def condensed(data: ImageSet = DATA, views: ViewConfig = VIEWS) -> TrainingSet:
 def tune(
     model: nn.Module, teachers: list[nn.Module], work: Path, config: ProjectorConfig, stop: int | None = None
 ) -> list[float]:
-    run = tune_generator(
-        model,  # type: ignore[arg-type]
-        condensed(),
-        DATA,
-        teachers,
-        config,
-        VIEWS,
-        seed=5,
-        device="cpu",
-        work=work,
-    )
-    losses = []
-    for state in run:
-        losses.append(state.loss)
-        if stop is not None and state.epoch + 1 == stop:
-            break
-    return losses
+    return losses_of(tune_generator(lesson(model, teachers, work, config), condensed()), stop)
 
 
 def compare(generator: nn.Module, teacher: nn.Module, data: ImageSet = DATA) -> tuple[Fidelity, ...]:

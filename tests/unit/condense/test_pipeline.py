@@ -208,9 +208,9 @@ def test_weak_teachers_are_the_last_snapshots(run: Path, monkeypatch: pytest.Mon
     seen = []
     train = module.train_generator
 
-    def spy(adapted: Any, data: Any, teachers: Any, *rest: Any, **settings: Any) -> Any:
-        seen.append(len(teachers))
-        return train(adapted, data, teachers, *rest, **settings)
+    def spy(lesson: Any) -> Any:
+        seen.append(len(lesson.teachers))
+        return train(lesson)
 
     monkeypatch.setattr(module, "train_generator", spy)
     _ = pipeline(run, tiny.config(projector={"weak_teachers": 2}), overwrite=True).generator
