@@ -165,8 +165,9 @@ class ProjectorConfig:
     for a backbone with maps and images from 16 pixels up, else 1. ``target_epochs`` above 0 computes the
     teachers' logits once, for the views of that many epochs, and goes round these: most of an epoch is the
     teacher's forward pass. ``tune_epochs`` follow on views of the condensed images, the ones to be labelled,
-    with a peak rate of ``tune_lr`` and one view of a real image to three of theirs. ``templates`` word the
-    classes for a backbone with a text tower.
+    with a peak rate of ``tune_lr`` and one view of a real image to nine of theirs; ``tune_target_epochs`` is
+    to them what ``target_epochs`` is to the real images. ``templates`` word the classes for a backbone with a
+    text tower.
     """
 
     backbone: str = "aerogel/shapes-resnet8"
@@ -177,6 +178,7 @@ class ProjectorConfig:
     grid: int | Literal["auto"] = "auto"
     target_epochs: int = 0
     tune_epochs: int = 0
+    tune_target_epochs: int = 0
     tune_lr: float = 5e-3
     templates: tuple[str, ...] = ("a photo of a {}.",)
     dtype: Literal["float32", "float16"] = "float16"
@@ -196,6 +198,11 @@ class ProjectorConfig:
             )
         if self.tune_epochs < 0:
             mistakes.append(f"tune_epochs: expected 0 (none) or more; got {self.tune_epochs}")
+        if not 0 <= self.tune_target_epochs <= self.tune_epochs:
+            mistakes.append(
+                f"tune_target_epochs: expected 0 to tune_epochs ({self.tune_epochs}); "
+                f"got {self.tune_target_epochs}"
+            )
         if not self.ce_weight >= 0:
             mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
         for template in self.templates:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +34,9 @@ from aerogel.zoo.imageset import ImageSet
 
 _FIDELITY_SAMPLES = 2000
 _BATCH = 250
-_CONDENSED_PER_REAL = 3
+_CONDENSED_PER_REAL = 9
+_REAL_TARGETS = "targets"
+_CONDENSED_TARGETS = "condensed-targets"
 
 
 @dataclass(frozen=True)
@@ -93,23 +95,22 @@ def train_generator(lesson: Lesson) -> Iterator[EpochState]:
     kill. Implements the projector objective of arXiv 2408.08201 (section 3.3); how several weak teachers are
     combined is not said there, the mean of their logits is taken.
     """
-    data, config, device, views = lesson.data, lesson.config, lesson.device, lesson.views
-    targets = _store_targets(lesson) if config.target_epochs else lesson.targets
+    config = lesson.config
+    show = _show(lesson, lesson.data, lesson.views, config.target_epochs, _REAL_TARGETS)
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
-        shown = epoch % config.target_epochs if config.target_epochs else epoch
-        batch = make_batch(data.images, data.labels, views, shown, samples, device)
+        batch, targets = show(epoch, samples)
         logits = lesson.forward(batch.views)
-        loss = functional.mse_loss(logits, targets.logits(batch))
+        loss = functional.mse_loss(logits, targets)
         return loss + config.ce_weight * batch.hard_loss(logits) if config.ce_weight else loss
 
     return fit(
         lesson.adapted,
         batch_loss,
         config=config.fit,
-        population=len(data),
+        population=len(lesson.data),
         seed=derive_seed(lesson.seed, "generator/order"),
-        device=device,
+        device=lesson.device,
         checkpoint=lesson.checkpoint,
     )
 
@@ -118,22 +119,22 @@ def tune_generator(lesson: Lesson, condensed: TrainingSet) -> Iterator[EpochStat
     """Go on training on views of the condensed images, which are all that the generator has to label.
 
     Ours, not the paper's. Every epoch shows each condensed image once, in the view that a student's epoch of
-    the same number shows; views of real images stay in every batch as a curb on memorising. Continues from
-    ``work/checkpoint/tune`` after a kill.
+    the same number shows; with ``tune_target_epochs``, those of that many epochs in turn. Views of real
+    images stay in every batch as a curb on memorising. Continues from ``work/checkpoint/tune`` after a kill.
     """
-    data, config, device, real = lesson.data, lesson.config, lesson.device, lesson.views
+    data, config = lesson.data, lesson.config
     draw_seed = derive_seed(lesson.seed, "generator/tune")
+    show = _show(lesson, condensed, condensed.views, config.tune_target_epochs, _CONDENSED_TARGETS)
+    show_real = _show(lesson, data, lesson.views, config.target_epochs, _REAL_TARGETS)
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         draws = uniforms(draw_seed, "real", epoch, samples[: max(1, len(samples) // _CONDENSED_PER_REAL)], 1)
-        chosen = (draws[:, 0] * len(data)).astype(np.int64)
-        ours = make_batch(condensed.images, condensed.labels, condensed.views, epoch, samples, device)
-        theirs = make_batch(data.images, data.labels, real, epoch, chosen, device)
-        views = torch.cat([ours.views, theirs.views])
-        logits = lesson.forward(views)
-        loss = functional.mse_loss(logits, lesson.targets.logits(replace(ours, views=views)))
+        ours, our_targets = show(epoch, samples)
+        theirs, their_targets = show_real(epoch, (draws[:, 0] * len(data)).astype(np.int64))
+        logits = lesson.forward(torch.cat([ours.views, theirs.views]))
+        loss = functional.mse_loss(logits, torch.cat([our_targets, their_targets]))
         if config.ce_weight:
-            first, second = logits.split([len(samples), len(chosen)])
+            first, second = logits.split([len(our_targets), len(their_targets)])
             hard = len(first) * ours.hard_loss(first) + len(second) * theirs.hard_loss(second)
             loss = loss + config.ce_weight * hard / len(logits)
         return loss
@@ -144,30 +145,49 @@ def tune_generator(lesson: Lesson, condensed: TrainingSet) -> Iterator[EpochStat
         config=replace(config.fit, epochs=config.tune_epochs, lr=config.tune_lr),
         population=len(condensed),
         seed=draw_seed,
-        device=device,
+        device=lesson.device,
         checkpoint=lesson.checkpoint / "tune",
     )
 
 
-def _store_targets(lesson: Lesson) -> StoredLabels:
-    """Write the teachers' logits for the views of ``config.target_epochs`` epochs, in float16."""
-    data, config, device, views = lesson.data, lesson.config, lesson.device, lesson.views
-    folder = lesson.checkpoint / "targets"
+def _show(
+    lesson: Lesson, data: ImageSet | TrainingSet, views: Views, epochs: int, name: str
+) -> Callable[[int, np.ndarray], tuple[Batch, Tensor]]:
+    """Return what gives a batch of ``views`` of ``data`` and its targets, by epoch and sample ids.
+
+    Above 0, ``epochs`` is how many epochs of views there are, shown in turn; their targets are stored in the
+    folder ``name`` of the checkpoint before this returns.
+    """
+    labels = _store_targets(lesson, data, views, epochs, name) if epochs else lesson.targets
+
+    def show(epoch: int, samples: np.ndarray) -> tuple[Batch, Tensor]:
+        shown = epoch % epochs if epochs else epoch
+        batch = make_batch(data.images, data.labels, views, shown, samples, lesson.device)
+        return batch, labels.logits(batch)
+
+    return show
+
+
+def _store_targets(
+    lesson: Lesson, data: ImageSet | TrainingSet, views: Views, epochs: int, name: str
+) -> StoredLabels:
+    """Write the teachers' logits for ``epochs`` epochs of ``views`` of ``data``, in float16."""
+    folder = lesson.checkpoint / name
     folder.mkdir(parents=True, exist_ok=True)
     first = stored_epochs(folder)
     parts = np.split(np.arange(len(data)), range(_BATCH, len(data), _BATCH))
-    order = [(epoch, part) for epoch in range(first, config.target_epochs) for part in parts]
+    order = [(epoch, part) for epoch in range(first, epochs) for part in parts]
     batches = (
-        make_batch(data.images, data.labels, views, epoch, part, device)
+        make_batch(data.images, data.labels, views, epoch, part, lesson.device)
         for epoch, part in track(order, total=len(order), label="teachers' logits", unit="batch")
     )
-    half = choose_dtype(config.fit.dtype, device).value == "bfloat16"
-    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+    half = choose_dtype(lesson.config.fit.dtype, lesson.device).value == "bfloat16"
+    with torch.autocast(torch.device(lesson.device).type, torch.bfloat16, enabled=half):
         store_labels(
             folder,
             lesson.targets,
             batches,
-            epochs=config.target_epochs,
+            epochs=epochs,
             images=len(data),
             classes=len(data.class_names),
             dtype=torch.float16,

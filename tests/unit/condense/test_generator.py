@@ -221,12 +221,22 @@ def test_tuning_shows_the_views_that_students_see_and_some_real_ones(tmp_path: P
 
     tune(adapted(), [Watched(1.0)], tmp_path, replace(CONFIG, tune_epochs=2, ce_weight=0.5))
     ours = condensed()
-    assert [len(views) for views in seen] == [12, 12]
-    for epoch, views in enumerate(seen):
+    assert [len(views) for views in seen] == [9, 1, 9, 1]
+    for epoch, views in enumerate(seen[::2]):
         wanted, _ = ours.views.render(ours.images, epoch, np.arange(len(ours)))
         shown = {view.numpy().tobytes() for view in views}
-        assert {view.numpy().tobytes() for view in wanted} <= shown
-    assert not torch.equal(seen[0][9:], seen[1][9:])
+        assert shown == {view.numpy().tobytes() for view in wanted}
+    assert not torch.equal(seen[1], seen[3])
+
+
+def test_stored_targets_show_their_epochs_in_turn_and_ask_the_teacher_once(tmp_path: Path) -> None:
+    teacher = Counted(1.0)
+    config = replace(CONFIG, tune_epochs=6, tune_target_epochs=2, target_epochs=1)
+    few = tune(adapted(), [teacher], tmp_path / "few", config)
+    assert teacher.seen == 2 * len(condensed()) + len(DATA)
+    online = tune(adapted(), [Sum(1.0)], tmp_path / "online", replace(config, tune_target_epochs=0))
+    assert few[:2] == pytest.approx(online[:2], rel=1e-2)
+    assert few[2:] != pytest.approx(online[2:], rel=1e-2)
 
 
 def test_a_tuning_that_was_cut_resumes_to_the_same_weights(
