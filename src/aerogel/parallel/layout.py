@@ -1,0 +1,179 @@
+"""Find the units at the depth that balances, joined where nothing is gained by keeping them apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from aerogel.errors import ConfigError, compose
+from aerogel.parallel.flow import Flow, choose_units, connect, divides
+from aerogel.parallel.partition import Partition, count_traffic, divide, weigh
+from aerogel.parallel.trace import Call
+
+_TOLERANCE = 0.03
+_GRAINS = (0.1, 0.05, 0.025, 0.0125)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Hold the units of one denoiser at one input shape, and who owns them."""
+
+    flow: Flow
+    partition: Partition
+
+
+def lay_out(
+    root: Call,
+    components: int,
+    *,
+    fold: bool | None = None,
+    speeds: Sequence[float] | None = None,
+    times: Mapping[str, float] | None = None,
+    tolerance: float = _TOLERANCE,
+) -> Layout:
+    """Divide the denoiser whose forward pass was traced as ``root`` into ``components``.
+
+    ``times`` are measured seconds of its sub-modules by name; multiply-accumulates stand in for what is
+    missing. Units are blocks, or their parts where that balances better: of all depths that come within
+    1 + ``tolerance`` of a perfect balance the one with the least traffic is taken, else the best balanced.
+    Parts of a block that have one owner are joined in the end, so that what passes between them stays inside.
+
+    Raises:
+        ConfigError: more components than the denoiser has parts, or speeds that do not fit.
+    """
+    search = _Search(root, components, fold, speeds, _Costs(root, times or {}), tolerance)
+    grains = sorted({0.5 / max(1, components), *_GRAINS}, reverse=True)
+    found = [layout for grain in grains for layout in search.at_grain(grain)] if components > 0 else []
+    if not found:
+        parts = len(connect(root, choose_units(root, 0.0)).units)
+        raise ConfigError(
+            compose(f"1 to {parts} components, the parts of this denoiser", f"{components}", "use fewer")
+        )
+    return min(found, key=search.rank)
+
+
+class _Costs:
+    """Give each call's cost: its measured time, or its multiply-accumulates at the measured rate."""
+
+    def __init__(self, root: Call, times: Mapping[str, float]) -> None:
+        self._macs = {call.name: call.macs for call in root.walk()}
+        self._times = times
+        known = [name for name in times if self._macs.get(name)]
+        spent, done = sum(times[name] for name in known), sum(self._macs[name] for name in known)
+        self._rate = spent / done if done else 1.0
+
+    def of(self, flow: Flow) -> list[float]:
+        """Return the cost of each unit."""
+        return [self._times.get(name, self._rate * self._macs[name]) for name in flow.names]
+
+
+@dataclass(frozen=True)
+class _Search:
+    root: Call
+    components: int
+    fold: bool | None
+    speeds: Sequence[float] | None
+    costs: _Costs
+    tolerance: float
+
+    def at_grain(self, grain: float) -> list[Layout]:
+        """Return layouts of units of ``grain``, and of finer and finer ones beside the cuts."""
+        found: list[Layout] = []
+        chosen = choose_units(self.root, grain)
+        while True:
+            flow = connect(self.root, chosen)
+            names = set(flow.names)
+            if len(names) >= self.components:
+                costs = self.costs.of(flow)
+                partition = divide(
+                    flow,
+                    costs,
+                    self.components,
+                    fold=self.fold,
+                    speeds=self.speeds,
+                    slack=self.tolerance,
+                )
+                found.append(self.shift_cuts(flow, costs, partition))
+                names = _beside_cuts(flow, partition)
+            finer = _refine(chosen, names)
+            if finer == chosen:
+                finer = _refine(chosen, {call.name for call in chosen})
+            if finer == chosen or (found and found[-1].partition.balance <= 1.0 + self.tolerance):
+                return found
+            chosen = finer
+
+    def shift_cuts(self, flow: Flow, costs: list[float], partition: Partition) -> Layout:
+        """Move single cuts by a unit as long as the layout gets better once its parts are joined."""
+        speeds = self.speeds or (1.0,) * self.components
+        owners, best = partition.owners, join(self.root, flow, partition)
+        while True:
+            tried = [
+                (each, join(self.root, flow, weigh(flow, each, costs, speeds)))
+                for each in _neighbours(owners)
+            ]
+            moved, better = min(tried, key=lambda each: self.rank(each[1]), default=(owners, best))
+            if self.rank(better) >= self.rank(best):
+                return best
+            owners, best = moved, better
+
+    def rank(self, layout: Layout) -> tuple[bool, float, float]:
+        """Return what the best layout has least of."""
+        partition = layout.partition
+        if partition.balance <= 1.0 + self.tolerance:
+            return False, partition.traffic_bytes, partition.balance
+        return True, partition.balance, partition.traffic_bytes
+
+
+def _beside_cuts(flow: Flow, partition: Partition) -> set[str]:
+    """Return the names of the units on both sides of every change of owner."""
+    owners, names = partition.owners, flow.names
+    cuts = [place for place in range(1, len(names)) if owners[place] != owners[place - 1]]
+    return {names[place] for cut in cuts for place in (cut - 1, cut)}
+
+
+def _neighbours(owners: tuple[int, ...]) -> list[tuple[int, ...]]:
+    """Return the owners after each single move of one cut by one unit that leaves everybody a unit."""
+    found = []
+    for place in range(1, len(owners)):
+        before, after = owners[place - 1], owners[place]
+        if before != after:
+            found.append((*owners[: place - 1], after, *owners[place:]))
+            found.append((*owners[:place], before, *owners[place + 1 :]))
+    # A run that vanishes would make neighbours of components that are none, or undo a fold.
+    runs = sum(first != second for first, second in pairwise(owners))
+    return [each for each in found if sum(first != second for first, second in pairwise(each)) == runs]
+
+
+def _refine(chosen: tuple[Call, ...], names: set[str]) -> tuple[Call, ...]:
+    """Replace the calls in ``names`` by those they make, where these account for them."""
+    return tuple(
+        part
+        for call in chosen
+        for part in (choose_units(call, 1.0) if call.name in names and divides(call) else (call,))
+    )
+
+
+def join(root: Call, flow: Flow, partition: Partition) -> Layout:
+    """Put blocks in the place of their parts where one component owns all of them."""
+    owner_of = dict(zip(flow.names, partition.owners, strict=True))
+    held: dict[str, frozenset[int]] = {}
+
+    def gather(call: Call) -> frozenset[int]:
+        own = frozenset({owner_of[call.name]} if call.name in owner_of else ())
+        held[call.name] = own.union(*(gather(part) for part in call.inside))
+        return held[call.name]
+
+    def visit(call: Call) -> list[Call]:
+        found: list[Call] = []
+        for part in call.inside:
+            if part.movable and len(held[part.name]) == 1:
+                found.append(part)
+            elif held[part.name]:
+                found.extend(visit(part))
+        return found
+
+    gather(root)
+    joined = connect(root, visit(root))
+    owners = tuple(min(held[name]) for name in joined.names)
+    return Layout(joined, replace(partition, owners=owners, traffic_bytes=count_traffic(joined, owners)))
