@@ -54,5 +54,5 @@ $(VENV)/.runs: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.runs
-	$(PIP) --editable ".[condense,report,dev,docs]"
+	$(PIP) --editable ".[condense,parallel,report,dev,docs]"
 	@touch $@

@@ -1,4 +1,4 @@
-"""What is known of a tensor is enough to make another like it."""
+"""What is known of a tensor is enough to make another like it, and to put that in its place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aerogel.parallel.trace import TensorSpec
+from aerogel.parallel.trace import TensorSpec, distinct_tensors, replace_tensors
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,13 @@ def test_dimensions_are_arranged_in_memory_as_asked() -> None:
     assert spec.order == (0, 2, 3, 1)
     assert TensorSpec.of(torch.ones(2, 3, 4, 5)).arrange(spec.order) == spec
     assert spec.arrange((0, 1, 2, 3)) == TensorSpec.of(torch.ones(2, 3, 4, 5))
+
+
+def test_tensors_are_exchanged_where_they_are() -> None:
+    a, b, c, d = (torch.full((1,), float(number)) for number in range(4))
+    values = {"x": a, "y": (b, [a, None, "text", 3])}
+    assert [each.item() for each in distinct_tensors(values)] == [0.0, 1.0]
+    assert replace_tensors(values, [c, d]) == {"x": c, "y": (d, [c, None, "text", 3])}
+    assert values["x"] is a
+    with pytest.raises(ValueError, match="zip"):
+        replace_tensors(values, [c])
