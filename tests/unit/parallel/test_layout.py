@@ -100,6 +100,35 @@ def test_within_the_tolerance_the_least_traffic_is_taken() -> None:
     assert (loose.partition.owners, loose.partition.traffic_bytes) == ((0, 0, 1, 1), 4 * ROWS)
 
 
+def test_cuts_move_to_where_less_travels_between_joined_parts() -> None:
+    """Apart, a residual is the sum of all parts before; of whole blocks one tensor is read."""
+    layers = [f"{block}.{part}" for block in range(3) for part in ("first", "second")]
+    times = dict(zip(layers, [0.5, 0.5, 1.0, 1.0, 1.0, 1.0], strict=True))
+    found = lay_out(trace(stage(3)), 2, fold=False, times=times, tolerance=0.25)
+    assert owned(found) == {"0": 0, "1": 0, "2": 1}
+    assert found.partition.traffic_bytes == TENSOR
+    assert found.partition.loads == pytest.approx((0.6, 0.4))
+
+
+def test_the_least_traffic_is_found_behind_a_hill() -> None:
+    """Twenty layers of equal time give 16 values a row, the tenth gives 8 and the twelfth 1."""
+    widths = [1 if place == 12 else 8 if place == 10 else 16 for place in range(21)]
+    layers = [nn.Linear(*pair, bias=False) for pair in pairwise(widths)]
+    times = {str(place): 1.0 for place in range(20)}
+    found = lay_out(trace(nn.Sequential(*layers)), 2, fold=False, times=times, tolerance=0.25)
+    assert found.partition.owners == (0,) * 12 + (1,) * 8
+    assert found.partition.traffic_bytes == 4 * ROWS
+
+
+def test_only_blocks_beside_cuts_are_opened() -> None:
+    """Of 84 blocks, 10.5 are an eighth."""
+    found = lay_out(trace(stage(84)), 8, fold=False)
+    opened = [name for name in found.flow.names if "." in name]
+    assert opened == [f"{place}.{part}" for place in (10, 31, 52, 73) for part in ("first", "second")]
+    assert len(found.flow.units) == 88
+    assert found.partition.balance == pytest.approx(1.0)
+
+
 def test_measured_times_override_multiply_accumulates() -> None:
     root = chain(4)
     assert lay_out(root, 2).partition.owners == (0, 0, 1, 1)

@@ -172,6 +172,19 @@ def test_cuts_go_where_little_travels_within_the_slack() -> None:
     assert divide(flow, costs, 2, fold=False, slack=0.34).owners == (0, 0, 0, 0, 1, 1)
 
 
+def test_of_equal_traffic_the_best_balanced_is_taken() -> None:
+    flow, costs = chain([1] * 8), [1.0] * 8
+    assert divide(flow, costs, 2, fold=False, slack=1.0).balance == pytest.approx(1.0)
+    folded = divide(flow, costs, 2, fold=True, slack=1.0)
+    assert (folded.balance, folded.traffic_bytes) == (pytest.approx(1.0), 2)
+    assert divide(chain([1] * 3), [1.0] * 3, 2, fold=True, slack=3.0).owners == (0, 1, 0)
+
+
+def test_without_slack_nothing_slower_is_taken_however_little_it_sends() -> None:
+    costs = [1.0, 2e-4, 1.0 - 1e-4]
+    assert divide(chain([99, 1, 1]), costs, 2, fold=False, slack=0.0).owners == (0, 1, 1)
+
+
 def test_a_fold_keeps_a_skip_at_home() -> None:
     reads: list[set[Source]] = [set(), {("a", 0)}, {("b", 0)}, {("c", 0), ("a", 1)}]
     flow, costs = flow_of(reads, [[1, 50], [1], [1], [1]]), [1.0] * 4
@@ -187,6 +200,13 @@ def test_faster_devices_get_more() -> None:
     assert found.loads == pytest.approx((1 / 3, 2 / 3))
     assert found.balance == pytest.approx(1.0)
     assert divide(chain([1] * 6), [1.0] * 6, 2, fold=False, speeds=[2.0, 1.0]).owners == (0, 0, 0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(("speeds", "middle"), [([2.0, 1.0], 2), ([1.0, 2.0], 4)])
+def test_a_fold_is_as_wide_as_its_device_is_fast(speeds: list[float], middle: int) -> None:
+    found = divide(chain([1] * 6), [1.0] * 6, 2, fold=True, speeds=speeds)
+    assert found.owners.count(1) == middle
+    assert found.balance == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(("units", "components"), [(3, 1), (3, 3)])
