@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import platform
 import shutil
 import stat
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -82,7 +84,7 @@ def write_text_atomic(path: str | Path, text: str) -> None:
 def write_bytes_atomic(path: str | Path, data: bytes) -> None:
     """Write bytes so that the file is either as before or complete, also after a crash.
 
-    Missing parent folders are made.
+    Missing parent folders are made. What writers beside the path left there when they were killed is removed.
 
     Raises:
         StorageFullError: the disk is full; the file is as before.
@@ -95,7 +97,8 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
         )
     with storage_errors(target):
         make_parents(target)
-        temporary = target.parent / f"{TEMPORARY_PREFIX}{os.urandom(8).hex()}"
+        _sweep_orphans(target.parent)
+        temporary = target.parent / f"{_own_prefix(os.getpid())}{os.urandom(8).hex()}"
         try:
             _write_new(temporary, data)
             os.replace(temporary, target)
@@ -201,6 +204,34 @@ def sweep_temporaries(folder: str | Path) -> None:
         for name in names:
             if name.startswith(TEMPORARY_PREFIX):
                 os.unlink(os.path.join(place, name))
+
+
+def _own_prefix(process: int) -> str:
+    """Return how the names of a process's temporary files begin; folders may be shared between machines."""
+    return f"{TEMPORARY_PREFIX}{zlib.crc32(platform.node().encode()):08x}-{process}-"
+
+
+def _sweep_orphans(folder: Path) -> None:
+    """Delete the temporary files in a folder whose writer, a process of this machine, has ended."""
+    for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        number = path.name.removeprefix(TEMPORARY_PREFIX).partition("-")[2].partition("-")[0]
+        if not number.isdecimal() or not path.name.startswith(_own_prefix(int(number))):
+            continue
+        if _has_ended(int(number)):
+            path.unlink(missing_ok=True)
+
+
+def _has_ended(process: int) -> bool:
+    if sys.platform == "win32":
+        # There, signal 0 would end it.
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def sync_tree(folder: str | Path) -> None:

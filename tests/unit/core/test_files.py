@@ -123,6 +123,20 @@ def test_only_temporary_files_are_swept(tmp_path: Path) -> None:
     assert files.list_files(tmp_path) == {"a/mine.tmp": 1}
 
 
+def test_what_killed_writers_left_is_removed_by_the_next_in_the_folder(tmp_path: Path) -> None:
+    code = "import os, sys; from aerogel.core import files; print(files._own_prefix(os.getpid()))"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    orphan = ended.stdout.strip()
+    machine = orphan.split("-")[-3]
+    alive = files._own_prefix(os.getpid())
+    elsewhere = orphan.replace(machine, "0" * 8)
+    for name in (orphan, alive, elsewhere, files.TEMPORARY_PREFIX):
+        (tmp_path / f"{name}12ab").write_text("half")
+    files.write_text_atomic(tmp_path / "whole", "text")
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {f"{name}12ab" for name in (alive, elsewhere, files.TEMPORARY_PREFIX)} | {"whole"}
+
+
 TINY_DISK = """
     import os, sys
     from pathlib import Path
