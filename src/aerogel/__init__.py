@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from aerogel.condense import condense, load_condensed
     from aerogel.errors import AerogelError
+    from aerogel.parallel import parallelize
 
 __version__ = "0.1.0"
 
-__all__ = ["AerogelError", "__version__", "condense", "load_condensed"]
+__all__ = ["AerogelError", "__version__", "condense", "load_condensed", "parallelize"]
 
 # Public name -> (module, attribute). An area is its own package, which is callable: see aerogel.core.area.
 # A new area adds its lines here, above and in __all__.
@@ -23,6 +24,7 @@ _HOMES: dict[str, tuple[str, str | None]] = {
     "AerogelError": ("aerogel.errors", "AerogelError"),
     "condense": ("aerogel.condense", None),
     "load_condensed": ("aerogel.condense", "load_condensed"),
+    "parallelize": ("aerogel.parallel", "parallelize"),
 }
 
 

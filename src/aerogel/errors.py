@@ -75,6 +75,10 @@ class MissingDependencyError(AerogelError, ImportError):
     """Report a package that is not installed, and name the extra that brings it."""
 
 
+class RankError(AerogelError, RuntimeError):
+    """Report a process of a group that failed, ended or fell out of step."""
+
+
 class DeviceError(AerogelError, RuntimeError):
     """Report a device or number format that this machine cannot give."""
 

@@ -14,7 +14,7 @@ from aerogel.parallel.layout import Layout
 from aerogel.parallel.ranks import Rank
 from aerogel.parallel.rounds import plan_rounds
 from aerogel.parallel.seating import plan_messages, seat_devices
-from aerogel.parallel.simulate import Simulator
+from aerogel.parallel.simulator import Simulator
 from aerogel.parallel.wiring import Wiring
 from tests.dist.group import run_group
 from tests.unit.parallel.small import Denoiser, Scheduler, divide

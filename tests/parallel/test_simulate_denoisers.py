@@ -19,7 +19,7 @@ from aerogel.parallel.flow import connect
 from aerogel.parallel.layout import Layout, lay_out
 from aerogel.parallel.partition import weigh
 from aerogel.parallel.rounds import plan_rounds
-from aerogel.parallel.simulate import Simulator
+from aerogel.parallel.simulator import Simulator
 from aerogel.parallel.trace import Call, trace_calls
 from aerogel.parallel.wiring import Wiring
 from tests.parallel.denoisers import CASES, REFUSED, Case

@@ -2,7 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from types import MethodType
+from typing import Any, Protocol
+
+
+class Watch(Protocol):
+    """Take part in what a scheduler is asked for."""
+
+    def begin(self) -> None:
+        """Do what has to be done before a new image."""
+        ...
+
+    def agree(self, values: Any) -> None:
+        """Make the samples in ``values`` the same on all ranks, in their place."""
+        ...
+
+
+class _Instead:
+    """Stand in for a scheduler's method; a copy of the scheduler has the method itself."""
+
+    def __init__(self, scheduler: Any, name: str, run: Callable[..., Any]) -> None:
+        self._scheduler, self._name, self._run = scheduler, name, run
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._run(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        copied = memo[id(self._scheduler)]
+        return MethodType(getattr(type(copied), self._name), copied)
 
 
 class Clock:
@@ -10,27 +38,53 @@ class Clock:
 
     A run begins with ``set_timesteps``; a step ends with ``step``. So a denoiser that is called twice in one
     step, or a scheduler of second order that asks for several steps per noise level, is told apart from the
-    next step without counting the denoiser's calls.
+    next step without counting the denoiser's calls. ``watch`` is told of every new image, and of the samples
+    that the first step is given and that all steps return. ``current`` gives the scheduler in use, which a
+    pipeline may be given at any time; :meth:`refresh` looks.
     """
 
-    def __init__(self, scheduler: Any) -> None:
+    def __init__(
+        self, scheduler: Any, watch: Watch | None = None, current: Callable[[], Any] | None = None
+    ) -> None:
         self.run = 0
         self.step = 0
+        self._watch, self._current = watch, current or (lambda: scheduler)
+        self._attach(scheduler)
+
+    def _attach(self, scheduler: Any) -> None:
         self._scheduler = scheduler
         self._before = {name: vars(scheduler).get(name) for name in ("set_timesteps", "step")}
-        begin, advance = scheduler.set_timesteps, scheduler.step
+        begin, advance, watch = scheduler.set_timesteps, scheduler.step, self._watch
 
         def set_timesteps(*args: Any, **kwargs: Any) -> Any:
-            self.run += 1
-            self.step = 0
+            self._begin()
             return begin(*args, **kwargs)
 
         def step(*args: Any, **kwargs: Any) -> Any:
+            if watch and self.step == 0:
+                watch.agree((args[2:3], kwargs.get("sample")))
             found = advance(*args, **kwargs)
+            if watch:
+                watch.agree(found)
             self.step += 1
             return found
 
-        scheduler.set_timesteps, scheduler.step = set_timesteps, step
+        scheduler.set_timesteps = _Instead(scheduler, "set_timesteps", set_timesteps)
+        scheduler.step = _Instead(scheduler, "step", step)
+
+    def _begin(self) -> None:
+        self.run += 1
+        self.step = 0
+        if self._watch:
+            self._watch.begin()
+
+    def refresh(self) -> None:
+        """Follow the scheduler that is in use now; with another one another image has begun."""
+        scheduler = self._current()
+        if scheduler is not self._scheduler:
+            self.remove()
+            self._attach(scheduler)
+            self._begin()
 
     def remove(self) -> None:
         """Give the scheduler its own methods back."""

@@ -12,7 +12,7 @@ from aerogel.parallel.exchange import Exchange, make_groups
 from aerogel.parallel.layout import Layout
 from aerogel.parallel.rounds import Round
 from aerogel.parallel.seating import Seating, plan_messages, seat_devices
-from aerogel.parallel.simulate import Forward
+from aerogel.parallel.simulator import Forward
 from aerogel.parallel.trace import Source, TensorSpec, distinct_tensors, replace_tensors
 from aerogel.parallel.wiring import Wiring, make_unread
 

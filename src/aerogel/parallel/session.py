@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten
 
+from aerogel.parallel.calls import Arguments, Calls
 from aerogel.parallel.clock import Clock
 from aerogel.parallel.layout import Layout
+from aerogel.parallel.residency import fingerprint
 from aerogel.parallel.rounds import Round, Stride2, plan_rounds
-from aerogel.parallel.simulate import Forward
 from aerogel.parallel.times import TimeArgument
 from aerogel.parallel.wiring import Wiring
-
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class Runner(Protocol):
     """Compute rounds: a group of processes, or one that simulates it."""
 
-    def run(self, planned: Round, forward: Forward) -> list[Any]:
+    def run(self, planned: Round, forward: Calls) -> list[Any]:
         """Return the denoiser's output for each step that the round answers."""
         ...
 
@@ -48,16 +49,31 @@ class Schedule:
         )
 
 
+@dataclass(frozen=True)
+class Timing:
+    """Hold how long one round took, of how many steps, and whether it was of the warm-up."""
+
+    fresh: bool
+    steps: int
+    seconds: float
+
+
 @dataclass
-class _Lane:
-    """Follow one guidance branch at one input shape through one image."""
+class Lane:
+    """Follow one guidance branch at one input shape through one image after the other.
+
+    ``timings`` are those of all rounds; the last image's begin at ``begun``.
+    """
 
     runner: Runner
+    layout: Layout
     run: int = -1
     origin: int = 0
     following: int = -1
     rounds: dict[int, Round] = field(default_factory=dict)
     answers: dict[int, Any] = field(default_factory=dict)
+    timings: list[Timing] = field(default_factory=list)
+    begun: int = 0
 
 
 class Session:
@@ -66,7 +82,8 @@ class Session:
     A lane is kept for every guidance branch (the denoiser's first, second, ... call in one step) and every
     shape and dtype of the inputs. It warms up again when a new image begins, when a step is missing or comes
     twice, and when the inputs change. ``lay_out(args, kwargs)`` divides the denoiser for the inputs of one
-    call; ``make_runner(wiring, layout)`` gives a lane what computes its rounds.
+    call; ``make_runner(wiring, layout)`` gives a lane what computes its rounds. A denoiser whose parts or
+    weights have changed since the image before is divided anew, after ``forget()``.
     """
 
     def __init__(
@@ -76,14 +93,16 @@ class Session:
         schedule: Schedule,
         lay_out: Callable[[tuple[Any, ...], dict[str, Any]], Layout],
         make_runner: Callable[[Wiring, Layout], Runner],
+        forget: Callable[[], None] = lambda: None,
     ) -> None:
         self._denoiser, self._clock, self._schedule = denoiser, clock, schedule
-        self._lay_out, self._make_runner = lay_out, make_runner
+        self._lay_out, self._make_runner, self._forget = lay_out, make_runner, forget
         self._wiring = Wiring(denoiser)
         self._layouts: dict[Hashable, Layout] = {}
-        self._lanes: dict[Hashable, _Lane] = {}
-        self._moment = (0, 0)
+        self._lanes: dict[Hashable, Lane] = {}
+        self._moment = (-1, 0)
         self._branch = 0
+        self._print = fingerprint(denoiser)
         self.untimed = False
         self._before = vars(denoiser).get("forward")
         self._forward = denoiser.forward
@@ -101,6 +120,11 @@ class Session:
         """Return what computes the rounds of each lane."""
         return [lane.runner for lane in self._lanes.values()]
 
+    @property
+    def lanes(self) -> list[Lane]:
+        """Return the lanes, in the order of their first calls."""
+        return list(self._lanes.values())
+
     def close(self) -> None:
         """Leave the denoiser and its parts as they were."""
         self._wiring.remove()
@@ -110,7 +134,10 @@ class Session:
             self._denoiser.forward = self._before
 
     def _answer(self, *args: Any, **kwargs: Any) -> Any:
+        self._clock.refresh()
         moment = (self._clock.run, self._clock.step)
+        if moment[0] != self._moment[0]:
+            self._renew()
         self._branch = self._branch + 1 if moment == self._moment else 0
         self._moment = moment
         lane = self._find_lane((args, kwargs))
@@ -122,7 +149,15 @@ class Session:
             lane.answers = self._compute(lane, step, (args, kwargs))
         return lane.answers.pop(step)
 
-    def _find_lane(self, arguments: Arguments) -> _Lane:
+    def _renew(self) -> None:
+        """Forget what was known of a denoiser that has changed since the image before."""
+        found = fingerprint(self._denoiser)
+        if found != self._print:
+            self._wiring.remove()
+            self._layouts, self._lanes, self._print = {}, {}, found
+            self._forget()
+
+    def _find_lane(self, arguments: Arguments) -> Lane:
         signature = _sign(arguments)
         key = (self._branch, signature)
         if key not in self._lanes:
@@ -133,16 +168,19 @@ class Session:
                     self._layouts[signature] = self._lay_out(*arguments)
                 finally:
                     self._denoiser.forward = self._stand_in
-            self._lanes[key] = _Lane(self._make_runner(self._wiring, self._layouts[signature]))
+            layout = self._layouts[signature]
+            self._lanes[key] = Lane(self._make_runner(self._wiring, layout), layout)
         return self._lanes[key]
 
-    def _restart(self, lane: _Lane, run: int, step: int) -> None:
+    def _restart(self, lane: Lane, run: int, step: int) -> None:
         """Begin at ``step`` with a warm-up."""
+        if lane.run != run:
+            lane.begun = len(lane.timings)
         lane.run, lane.origin, lane.answers = run, step, {}
         rounds = self._schedule.rounds(max(1, self._clock.steps - step))
         lane.rounds = {each.steps[0]: each for each in rounds}
 
-    def _compute(self, lane: _Lane, step: int, arguments: Arguments) -> dict[int, Any]:
+    def _compute(self, lane: Lane, step: int, arguments: Arguments) -> dict[int, Any]:
         """Run the round that begins at ``step``; return its answers by step."""
         origin = lane.origin
         planned = lane.rounds.get(step - origin)
@@ -150,12 +188,13 @@ class Session:
             # The scheduler asks for more steps than it announced.
             self._restart(lane, lane.run, step)
             origin, planned = step, lane.rounds[0]
-
-        def forward(time: int) -> Any:
-            args, kwargs = self._at(arguments, step, origin + time)
-            return self._forward(*args, **kwargs)
-
-        outputs = lane.runner.run(planned, forward)
+        moments = {planned.body, *planned.tails}
+        calls = Calls(self._forward, {each: self._at(arguments, step, origin + each) for each in moments})
+        begin = time.perf_counter()
+        outputs = lane.runner.run(planned, calls)
+        if self._wiring.where.type == "cuda":
+            torch.cuda.synchronize(self._wiring.where)
+        lane.timings.append(Timing(planned.fresh, len(planned.steps), time.perf_counter() - begin))
         return dict(zip((origin + each for each in planned.steps), outputs, strict=True))
 
     def _at(self, arguments: Arguments, now: int, then: int) -> Arguments:

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-_NAMES = ("timestep", "timesteps")
+# What denoisers call their time. Z-Image says t, Wuerstchen r; UniDiffuser has a second one for its text.
+TIME_NAMES = ("timestep", "timesteps", "timestep_ratio", "timestep_img", "vision_timesteps", "t", "r")
 
 # How pipelines hand on a scheduler's time: as it is, as a share of 1,000, or as the share that is over.
 _WRITINGS: tuple[Callable[[float], float], ...] = (
@@ -24,7 +25,7 @@ class TimeArgument:
 
     def __init__(self, forward: Callable[..., Any]) -> None:
         names = list(inspect.signature(forward).parameters)
-        self._name = next((name for name in _NAMES if name in names), None)
+        self._name = next((name for name in TIME_NAMES if name in names), None)
         self._place = names.index(self._name) if self._name else -1
 
     def shift(

@@ -38,21 +38,21 @@ class Wiring:
     denoiser is what it was. Several flows, of inputs of other shapes, may share one wiring.
     """
 
-    def __init__(self, denoiser: nn.Module) -> None:
+    def __init__(self, denoiser: nn.Module, where: torch.device | None = None) -> None:
         self._denoiser = denoiser
+        self._where = where
         self._seat: Seat | None = None
         self._units: dict[str, Unit] = {}
-        self._before: dict[str, Any] = {}
+        self._before: dict[str, tuple[nn.Module, Any]] = {}
 
     @property
     def where(self) -> torch.device:
         """Return the device that the denoiser runs on here."""
-        return next(self._denoiser.parameters()).device
+        return self._where or next(self._denoiser.parameters()).device
 
     def remove(self) -> None:
         """Give every unit its own ``forward`` back."""
-        for name, before in self._before.items():
-            module = self._denoiser.get_submodule(name)
+        for module, before in self._before.values():
             if before is None:
                 del module.forward
             else:
@@ -65,7 +65,7 @@ class Wiring:
         for name in flow.names:
             if name not in self._before:
                 module = self._denoiser.get_submodule(name)
-                self._before[name] = vars(module).get("forward")
+                self._before[name] = (module, vars(module).get("forward"))
                 # An attribute of the instance: hooks, adapters and subclasses go on as before.
                 module.forward = self._stand_in(name, module.forward)
         self._seat, self._units = seat, {unit.name: unit for unit in flow.units}

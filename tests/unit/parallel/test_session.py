@@ -14,7 +14,7 @@ from aerogel.parallel.clock import Clock
 from aerogel.parallel.layout import Layout, lay_out
 from aerogel.parallel.rounds import Round
 from aerogel.parallel.session import Schedule, Session
-from aerogel.parallel.simulate import Forward, Simulator
+from aerogel.parallel.simulator import Forward, Simulator
 from aerogel.parallel.trace import trace_calls
 from aerogel.parallel.wiring import Wiring
 from tests.unit.parallel.small import Denoiser, Scheduler, denoise

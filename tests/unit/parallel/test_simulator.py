@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aerogel.parallel.rounds import Round, plan_rounds
-from aerogel.parallel.simulate import Simulator
+from aerogel.parallel.simulator import Simulator
 from aerogel.parallel.wiring import Wiring
 from tests.unit.parallel.small import Denoiser, divide
 
