@@ -34,8 +34,22 @@ class Run:
     """Give the plan and the figures of a parallel run; both grow with what the pipeline is asked for."""
 
     config: ParallelConfig
+    company: Company
+    clock: Clock
     sessions: dict[str, Session] = field(default_factory=dict)
-    company: Any = None
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Let the pipeline run on one device alone for the time of the block, to compare with it."""
+        for session in self.sessions.values():
+            session.close()
+        self.clock.remove()
+        try:
+            yield
+        finally:
+            self.clock.attach()
+            for session in self.sessions.values():
+                session.reopen()
 
     @property
     def plan(self) -> Plan:
@@ -147,7 +161,7 @@ def attach(
     with ExitStack() as stack:
         clock = Clock(pipe.scheduler, company.watch, lambda: pipe.scheduler)
         stack.callback(clock.remove)
-        run = Run(config, company=company)
+        run = Run(config, company, clock)
         for name, denoiser in denoisers.items():
             run.sessions[name] = session = _open_session(name, denoiser, clock, config, company)
             stack.callback(session.close)

@@ -49,10 +49,11 @@ class Clock:
         self.run = 0
         self.step = 0
         self._watch, self._current = watch, current or (lambda: scheduler)
-        self._attach(scheduler)
+        self.attach()
 
-    def _attach(self, scheduler: Any) -> None:
-        self._scheduler = scheduler
+    def attach(self) -> None:
+        """Follow the scheduler that is in use now."""
+        self._scheduler = scheduler = self._current()
         self._before = {name: vars(scheduler).get(name) for name in ("set_timesteps", "step")}
         begin, advance, watch = scheduler.set_timesteps, scheduler.step, self._watch
 
@@ -80,10 +81,9 @@ class Clock:
 
     def refresh(self) -> None:
         """Follow the scheduler that is in use now; with another one another image has begun."""
-        scheduler = self._current()
-        if scheduler is not self._scheduler:
+        if self._current() is not self._scheduler:
             self.remove()
-            self._attach(scheduler)
+            self.attach()
             self._begin()
 
     def remove(self) -> None:

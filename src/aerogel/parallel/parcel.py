@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from aerogel.parallel.trace import TensorSpec
 
@@ -37,10 +37,9 @@ class _Again:
 
 @dataclass(frozen=True)
 class Parcel:
-    """Describe values: all but the tensors in the buffer of ``size_bytes`` that comes along."""
+    """Hold nested values, with a stand-in for each tensor in the buffer that comes along."""
 
-    leaves: tuple[Any, ...]
-    structure: TreeSpec
+    values: Any
     size_bytes: int
 
 
@@ -65,11 +64,12 @@ class Packer:
         for place, leaf in enumerate(leaves):
             if not isinstance(leaf, Tensor):
                 packed.append(leaf)
-            elif id(leaf) in places:
-                packed.append(_Again(places[id(leaf)]))
             else:
-                places[id(leaf)] = place
-                if self._is_kept(place, leaf):
+                kept = self._is_kept(place, leaf)
+                first = places.setdefault(id(leaf), place)
+                if first != place:
+                    packed.append(_Again(first))
+                elif kept:
                     packed.append(_Kept())
                 elif leaf.device.type == "cpu" and (
                     self._where.type != "cpu" or leaf.nbytes <= _INLINE_BYTES
@@ -81,7 +81,7 @@ class Packer:
                     parts.append(_flatten(spec, leaf, self._where))
                     start += parts[-1].numel()
         buffer = torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8, device=self._where)
-        return Parcel(tuple(packed), structure, start), buffer
+        return Parcel(tree_unflatten(packed, structure), start), buffer
 
     def _is_kept(self, place: int, tensor: Tensor) -> bool:
         # Tensors made in inference mode keep no count of their changes.
@@ -100,7 +100,8 @@ class Unpacker:
     def unpack(self, parcel: Parcel, buffer: Tensor) -> Any:
         """Return the values."""
         found: list[Any] = []
-        for place, leaf in enumerate(parcel.leaves):
+        leaves, structure = tree_flatten(parcel.values)
+        for place, leaf in enumerate(leaves):
             if isinstance(leaf, _Kept):
                 value: Any = self._before[place]
             elif isinstance(leaf, _Again):
@@ -112,7 +113,7 @@ class Unpacker:
             if isinstance(value, Tensor):
                 self._before[place] = value
             found.append(value)
-        return tree_unflatten(found, parcel.structure)
+        return tree_unflatten(found, structure)
 
 
 def _flatten(spec: TensorSpec, tensor: Tensor, where: torch.device) -> Tensor:

@@ -125,6 +125,10 @@ class Session:
         """Return the lanes, in the order of their first calls."""
         return list(self._lanes.values())
 
+    def reopen(self) -> None:
+        """Stand in for the denoiser's ``forward`` again, after :meth:`close`."""
+        self._denoiser.forward = self._stand_in
+
     def close(self) -> None:
         """Leave the denoiser and its parts as they were."""
         self._wiring.remove()
