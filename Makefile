@@ -16,7 +16,7 @@ test test-all bench: export MKL_NUM_THREADS := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.runs ## condense a small real image set and write a report, in minutes on two cores
+demo: $(VENV)/.runs ## condense real digits and sample on two processes, with reports, in minutes on two cores
 	$(BIN)/aerogel demo
 
 test: $(VENV)/.tools ## the tests, without those that take minutes
@@ -50,7 +50,7 @@ $(VENV)/.runs: pyproject.toml constraints.txt
 	  { echo "expected Python 3.10 to 3.13; got $$($(PYTHON) --version 2>&1); what to do: make PYTHON=python3.13 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable ".[condense,report]"
+	$(PIP) --editable ".[condense,parallel,report]"
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.runs

@@ -2,11 +2,11 @@
 
     python benchmarks/parallel-speed/run.py [--repeats 5] [--model zoo] [--model sd21-shaped]
 
-50 DDIM steps, one of them warm-up, two components, stride 1, on two models: the zoo's class-conditional U-Net
-with guidance (batch 2 of 1 x 32 x 32), and a U-Net shaped like Stable Diffusion 2.1's with random weights (batch
-2 of 4 x 32 x 32). Runs alternate between the three kinds within one process, so that all see the same machine;
-figures are ratios of medians. Parts are balanced by their measured times. Writes results.json beside this file
-and ends its output with that JSON on one line. Wants two idle cores.
+50 DDIM steps, one of them warm-up, two components, stride 1, on two models: the zoo's class-conditional
+U-Net with guidance (batch 2 of 1 x 32 x 32), and a U-Net shaped like Stable Diffusion 2.1's with random
+weights (batch 2 of 4 x 32 x 32). Runs alternate between the three kinds within one process, so that all see
+the same machine; figures are ratios of medians. Parts are balanced by their measured times. Writes
+results.json beside this file and ends its output with that JSON on one line. Wants two idle cores.
 """
 
 from __future__ import annotations

@@ -1,15 +1,23 @@
-"""`aerogel demo`: the whole path on a real image set that is already installed."""
+"""`aerogel demo`: both methods on what is already installed: a real image set, a small diffusion model."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
 from aerogel.cli.condense import run_condense
+from aerogel.cli.invocation import read_command
 from aerogel.cli.screen import Screen
 from aerogel.cli.settings import Flag, Settings, choose_folder, gather_config
+
+if TYPE_CHECKING:
+    from aerogel.parallel.sampling import Request
+
+MODEL = "aerogel/fashion-unet"
 
 EXAMPLES = """Examples:
   aerogel demo
@@ -25,18 +33,69 @@ def demo_command(
     ] = False,
     json: Annotated[bool, Flag, Parameter(help="End with one line of JSON on stdout.")] = False,
 ) -> int:
-    """Condense real handwritten digits in minutes, and write the report.
+    """Condense real digits, then sample a diffusion model on two processes; minutes.
 
-    The digits come with scikit-learn; neither a network nor a GPU is needed. The same as
-    `aerogel condense --recipe digits` on one processor core. A run that was stopped goes
-    on when the same command is given again.
+    The digits come with scikit-learn, the diffusion model with Aerogel: neither a
+    network nor a GPU is needed. Each part writes a report. A run that was stopped
+    goes on when the same command is given again.
     """
     from aerogel.core.devices import limit_threads
     from aerogel.core.progress import announce
 
     config = gather_config(None, Settings(recipe="digits", device="cpu"))
-    folder = choose_folder(config, out)
-    announce(f"condensing {config.dataset} to {config.ipc} images per class in {folder}; this takes minutes")
+    folder, screen = choose_folder(config, out), Screen(json_wanted=json)
     # Networks this small gain nothing from threads, and lose a lot where other work keeps the cores busy.
     with limit_threads(1):
-        return run_condense(config, folder, Screen(json_wanted=json), overwrite=overwrite)
+        announce(f"sampling {MODEL} in turn and on two processes, into {folder / 'sample'}")
+        show_sampling(folder / "sample", screen, overwrite=overwrite)
+        announce(f"condensing {config.dataset} to {config.ipc} images per class in {folder}; this takes minutes")
+        return run_condense(config, folder, screen, overwrite=overwrite)
+
+
+def choose_request() -> Request:
+    """Return what the demo samples: a picture of each class."""
+    from aerogel.parallel.sampling import Request
+
+    return Request(classes=tuple(str(number) for number in range(10)), steps=50, guidance=None)
+
+
+def show_sampling(folder: Path, screen: Screen, *, overwrite: bool) -> None:
+    """Sample in turn and on two processes, compare, and show the receipt; ``folder`` is kept if it is done."""
+    from aerogel.core.stages import Stage, run_stage
+    from aerogel.parallel.config import ParallelConfig
+
+    request = choose_request()
+    config = ParallelConfig(components=2, threads=1)
+    settings = {"model": MODEL, "request": asdict(request), "parallel": asdict(config)}
+    stage = Stage(folder, "trial", settings, {}, request.seed, read_command())
+
+    def build(work: Path) -> Mapping[str, Any]:
+        return run_trial(work, request, config)
+
+    facts = run_stage(stage, build, overwrite=overwrite).facts
+    rows = [(group, *line) for group in ("paid", "saved", "lost") for line in facts[group]]
+    screen.show_table(f"{MODEL}: the receipt", ("", "what", "value", "note"), rows, right=("value",))
+    screen.say(f"pictures and report  {(folder / 'report.html').resolve()}\n")
+
+
+def run_trial(work: Path, request: Request, config: Any) -> dict[str, Any]:
+    """Write pictures and report of a trial into ``work``; return its figures."""
+    from aerogel.parallel.account import describe
+    from aerogel.parallel.sampling import draw, save_pictures
+    from aerogel.parallel.trial import measure_speed, verify
+    from aerogel.report import write_report
+    from aerogel.zoo.diffusion import load_pipeline
+
+    pipe = load_pipeline(MODEL)
+    pipe.set_progress_bar_config(disable=True)
+    trial = verify(pipe, lambda: draw(pipe, request), config)
+    speed, _ = measure_speed(pipe, lambda: draw(pipe, request), config, repeats=3)
+    report = describe(MODEL, request, trial, speed, command=read_command())
+    save_pictures(trial.parallel, work)
+    write_report(report, work / "report.html")
+    receipt = report.receipt
+    groups = {"paid": receipt.paid, "saved": receipt.saved, "lost": receipt.lost}
+    return {
+        "exact": trial.exact,
+        **{name: [[each.label, each.value, each.note] for each in lines] for name, lines in groups.items()},
+    }

@@ -127,7 +127,7 @@ def check_weights() -> Iterator[Finding]:
         return
     from aerogel.core.files import sha256_file
     from aerogel.errors import AerogelError
-    from aerogel.zoo.backbones import CARDS
+    from aerogel.zoo.cards import CARDS
 
     folder = Path(__file__).resolve().parents[1] / "zoo" / "weights"
     for name in CARDS.names():

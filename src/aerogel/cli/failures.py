@@ -18,6 +18,7 @@ EXTRAS: dict[str, str | None] = {
     "yaml": None,
     "PIL": None,
     "rich": None,
+    "diffusers": "parallel",
     "transformers": "condense",
     "peft": "condense",
     "accelerate": "condense",

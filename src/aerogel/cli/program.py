@@ -8,7 +8,20 @@ from collections.abc import Callable, Sequence
 from cyclopts import App, CycloptsError
 
 import aerogel
-from aerogel.cli import condense, demo, doctor, env, eval, report, size, stages, student, verify
+from aerogel.cli import (
+    condense,
+    demo,
+    doctor,
+    env,
+    eval,
+    report,
+    sample,
+    size,
+    stages,
+    student,
+    trials,
+    verify,
+)
 from aerogel.cli.failures import MISTAKE, guard
 from aerogel.cli.invocation import record_words
 
@@ -22,6 +35,7 @@ _EXAMPLES = f"""Examples:
   aerogel demo
   aerogel condense train/ --ipc 10
   aerogel condense --help
+  aerogel sample aerogel/fashion-unet --class sneaker
   aerogel --install-completion
 {_CODES}"""
 _CONDENSE_VERBS: tuple[tuple[str, Callable[..., int], str], ...] = (
@@ -33,6 +47,12 @@ _CONDENSE_VERBS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("eval", eval.eval_command, eval.EXAMPLES),
     ("verify", verify.verify_command, verify.EXAMPLES),
     ("size", size.size_command, size.EXAMPLES),
+)
+_SAMPLE_VERBS: tuple[tuple[str, Callable[..., int], str], ...] = (
+    ("plan", trials.plan_command, trials.PLAN_EXAMPLES),
+    ("simulate", trials.simulate_command, trials.SIMULATE_EXAMPLES),
+    ("verify", trials.verify_command, trials.VERIFY_EXAMPLES),
+    ("bench", trials.bench_command, trials.BENCH_EXAMPLES),
 )
 
 
@@ -49,6 +69,7 @@ def build_app() -> App:
     )
     program.command(demo.demo_command, name="demo", help_epilogue=demo.EXAMPLES)
     program.command(build_condense())
+    program.command(build_sample())
     program.command(report.report_command, name="report", help_epilogue=report.EXAMPLES)
     program.command(env.env_command, name="env", help_epilogue=env.EXAMPLES)
     program.command(doctor.doctor_command, name="doctor", help_epilogue=doctor.EXAMPLES)
@@ -61,6 +82,15 @@ def build_condense() -> App:
     program = App(name="condense", help_epilogue=condense.EXAMPLES)
     program.default(condense.condense_command)
     for number, (name, act, examples) in enumerate(_CONDENSE_VERBS):
+        program.command(act, name=name, help_epilogue=examples, sort_key=number)
+    return program
+
+
+def build_sample() -> App:
+    """Build `sample` with its trials."""
+    program = App(name="sample", help_epilogue=sample.EXAMPLES)
+    program.default(sample.sample_command)
+    for number, (name, act, examples) in enumerate(_SAMPLE_VERBS):
         program.command(act, name=name, help_epilogue=examples, sort_key=number)
     return program
 

@@ -25,7 +25,7 @@ def track(iterable: Iterable[Item], *, total: int | None, label: str, unit: str 
     Nothing is shown when stderr is not a terminal, in processes other than the first of a distributed run,
     and when the environment variable AEROGEL_PROGRESS is 0.
     """
-    if not _is_watched():
+    if not is_watched():
         yield from iterable
         return
     outer = _current.get()
@@ -64,7 +64,8 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") in ("", "0") for name in ("RANK", "LOCAL_RANK"))
 
 
-def _is_watched() -> bool:
+def is_watched() -> bool:
+    """Tell whether a person sees what this process writes, so that bars are welcome."""
     return os.environ.get("AEROGEL_PROGRESS") != "0" and is_first_process() and sys.stderr.isatty()
 
 

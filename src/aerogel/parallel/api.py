@@ -117,7 +117,8 @@ def parallelize(
             company: Any = stack.enter_context(_join_ranks(pipe, chosen, where))
         else:
             chosen = _count_devices(chosen, where)
-            company = stack.enter_context(_start_workers(chosen, where))
+            alone = chosen.components == chosen.stride == 1
+            company = Alone(chosen) if alone else stack.enter_context(_start_workers(chosen, where))
         yield stack.enter_context(attach(pipe, denoisers, chosen, company))
 
 

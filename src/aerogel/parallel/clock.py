@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ class _Instead:
 
     def __init__(self, scheduler: Any, name: str, run: Callable[..., Any]) -> None:
         self._scheduler, self._name, self._run = scheduler, name, run
+        # Pipelines read from the signature what they may pass.
+        functools.update_wrapper(self, getattr(scheduler, name))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(*args, **kwargs)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from aerogel.core.progress import is_watched
 from aerogel.errors import ConfigError, DataError, compose
 
 Pictures = npt.NDArray[np.float32]
@@ -53,17 +56,42 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
     from diffusers import DiffusionPipeline
 
     kind = ClassConditionalPipeline if _read_class(model) == _OURS else DiffusionPipeline
+    numbers = "dtype" if _has_dtype() else "torch_dtype"
     try:
-        pipe = kind.from_pretrained(model, torch_dtype=dtype)
+        with _quiet_loading():
+            pipe = kind.from_pretrained(model, **{numbers: dtype})
     except (OSError, ValueError) as error:
         raise DataError(
             compose(
                 "a diffusers pipeline: a folder with model_index.json, or a hub name",
-                f"{model} ({str(error).splitlines()[0]})",
-                "check the name; try --model aerogel/fashion-unet, which needs no network",
+                f"{model} ({str(error).splitlines()[0].partition('. ')[0][:200]})",
+                "check the name and the network; aerogel/fashion-unet needs none",
             )
         ) from error
     return pipe.to(device)
+
+
+def _has_dtype() -> bool:
+    """Tell whether diffusers calls it ``dtype``: the older name gives a warning there."""
+    import diffusers
+
+    major, minor = diffusers.__version__.split(".")[:2]
+    return (int(major), int(minor)) >= (0, 42)
+
+
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Show no bars of loading where nobody watches."""
+    from diffusers.utils import logging
+
+    watched = is_watched()
+    if not watched:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if not watched:
+            logging.enable_progress_bar()
 
 
 def _read_class(model: str) -> str | None:
@@ -81,17 +109,23 @@ def draw(pipe: Any, request: Request) -> Pictures:
 
     Raises:
         ConfigError: the pipeline does not take something that the request says, or needs something.
+        UnknownNameError: it knows no such class.
     """
     generator = torch.Generator().manual_seed(request.seed)
-    arguments = _find_arguments(pipe, request)
-    found = pipe(**arguments, generator=generator, output_type="np")
+    found = pipe(**find_arguments(pipe, request), generator=generator, output_type="np")
     pictures = getattr(found, "images", None)
     if pictures is None:
         pictures = found.frames
     return np.stack([np.asarray(each, dtype=np.float32) for each in pictures])
 
 
-def _find_arguments(pipe: Any, request: Request) -> dict[str, Any]:
+def find_arguments(pipe: Any, request: Request) -> dict[str, Any]:
+    """Return the arguments that a call of ``pipe`` needs for ``request``.
+
+    Raises:
+        ConfigError: the pipeline does not take something that the request says, or needs something.
+        UnknownNameError: it knows no such class.
+    """
     taken = inspect.signature(type(pipe).__call__).parameters
     wanted: dict[str, Any] = {
         "negative_prompt": request.negative_prompt,
@@ -128,18 +162,17 @@ def _find_arguments(pipe: Any, request: Request) -> dict[str, Any]:
 
 def _find_classes(pipe: Any, classes: tuple[str, ...]) -> list[Any]:
     """Return labels by number where they are numbers, else as the pipeline knows them."""
-    if all(each.isdecimal() for each in classes):
-        return [int(each) for each in classes]
-    if hasattr(pipe, "get_label_ids"):
-        found: list[Any] = pipe.get_label_ids(list(classes))
+    numbered = [int(each) if each.isdecimal() else each for each in classes]
+    if hasattr(pipe, "get_label_ids") and not all(isinstance(each, int) for each in numbered):
+        found: list[Any] = pipe.get_label_ids(numbered)
         return found
-    return list(classes)
+    return numbered
 
 
 def to_bytes(pictures: Pictures) -> npt.NDArray[np.uint8]:
     """Return pictures 0 to 1 as 8-bit ones."""
-    scaled: Pictures = np.clip(pictures, 0.0, 1.0) * 255.0
-    return scaled.round().astype(np.uint8)
+    found: npt.NDArray[np.uint8] = (np.clip(pictures, 0.0, 1.0) * 255.0).round().astype(np.uint8)
+    return found
 
 
 def save_pictures(pictures: Pictures, folder: Path) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 from diffusers import DDIMScheduler, HeunDiscreteScheduler
@@ -58,3 +60,11 @@ def test_the_scheduler_is_left_as_it_was() -> None:
     assert vars(scheduler) == before
     scheduler.set_timesteps(3)
     assert clock.run == 0
+
+
+def test_pipelines_read_the_methods_own_signatures() -> None:
+    scheduler = DDIMScheduler()
+    before = [inspect.signature(each) for each in (scheduler.set_timesteps, scheduler.step)]
+    clock = Clock(scheduler)
+    assert [inspect.signature(each) for each in (scheduler.set_timesteps, scheduler.step)] == before
+    clock.remove()
