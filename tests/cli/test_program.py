@@ -23,6 +23,8 @@ VERBS = [
         ["condense", n]
         for n in ("teacher", "select", "generator", "pack", "student", "eval", "verify", "size")
     ),
+    ["sample"],
+    *(["sample", n] for n in ("plan", "simulate", "verify", "bench")),
     ["report"],
     ["env"],
     ["doctor"],
@@ -46,8 +48,10 @@ def test_every_verb_has_help_with_examples_that_parse(
 
 def test_every_verb_is_tested() -> None:
     named = {name for name in app.resolved_commands() if not name.startswith("-")}
-    inner = {name for name in app["condense"].resolved_commands() if not name.startswith("-")}
-    assert {verb[-1] for verb in VERBS} == named | inner
+    groups = ("condense", "sample")
+    inner = {(group, name) for group in groups for name in app[group].resolved_commands()}
+    shown = {each for each in inner if not each[1].startswith("-")}
+    assert {tuple(verb) for verb in VERBS} == {(name,) for name in named} | shown
 
 
 def test_help_without_words_and_version(capsys: pytest.CaptureFixture[str]) -> None:

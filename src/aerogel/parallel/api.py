@@ -177,7 +177,7 @@ def _open_session(
             root = trace_calls(denoiser, args, kwargs)
             measured = config.balance == "measured"
             times = measure_calls(denoiser, root, (args, kwargs)) if measured else None
-            return lay_out(root, config.components or 2, fold=config.fold, times=times)
+            return lay_out(root, config.components or 2, fold=config.fold, speeds=config.speeds, times=times)
 
         return company.lay_out(name, denoiser, make)
 

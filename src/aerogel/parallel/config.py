@@ -22,7 +22,8 @@ class ParallelConfig:
     ``stride2`` are those of :func:`aerogel.parallel.plan_rounds`. ``fold`` asks for the first and the last
     segment of the denoiser on one device, or forbids it; without a word the better is taken. ``balance``
     "measured" times the parts on this machine before it divides them: better balanced, but another day's plan
-    may differ, and with it the pictures. ``threads`` is the number of CPU threads of each process started
+    may differ, and with it the pictures. ``speeds`` says how fast the devices are in relation to each other;
+    a faster one gets more. ``threads`` is the number of CPU threads of each process started
     here; without a number they share those of this one. After ``timeout_s`` seconds of waiting for another
     process a run ends with an error.
     """
@@ -34,6 +35,7 @@ class ParallelConfig:
     stride2: Stride2 = "paper"
     fold: bool | None = None
     balance: Balance = "macs"
+    speeds: tuple[float, ...] | None = None
     threads: int | None = None
     timeout_s: float = 600.0
 
@@ -49,6 +51,10 @@ class ParallelConfig:
             )
             if value is not None and not value > 0
         ]
+        if self.speeds is not None and (len(self.speeds) != self.components or min(self.speeds) <= 0):
+            mistakes.append(
+                f"speeds: expected a number above 0 for each of the components; got {list(self.speeds)}"
+            )
         if self.stride not in (1, 2):
             mistakes.append(f"stride: expected 1 or 2; got {self.stride}")
         return mistakes
