@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from tests.parallel import tiny_adapters as adapters
 from tests.parallel import tiny_transformers as transformers
 from tests.parallel import tiny_unets as unets
 from tests.parallel.tiny import Denoiser
@@ -22,6 +23,9 @@ CASES = (
     Case("unet", unets.build_unet),
     Case("unet-text", unets.build_conditional_unet),
     Case("unet-controlnet", unets.build_controlled_unet),
+    Case("unet-lora", adapters.build_lora_unet),
+    Case("unet-freeu", adapters.build_freeu_unet),
+    Case("unet-image-prompt", adapters.build_image_prompted_unet),
     Case("unet-text-time", unets.build_text_time_unet),
     Case("unet-spatio-temporal", unets.build_spatio_temporal_unet),
     Case("unet-motion", unets.build_motion_unet),
@@ -39,7 +43,6 @@ CASES = (
     Case("auraflow", transformers.build_auraflow),
     Case("ltx", transformers.build_ltx),
     Case("qwen", transformers.build_qwen),
+    Case("mochi", transformers.build_mochi),
+    Case("lumina2", transformers.build_lumina2),
 )
-
-# They compute shapes from values: the lengths of their texts.
-REFUSED = (Case("mochi", transformers.build_mochi), Case("lumina2", transformers.build_lumina2))

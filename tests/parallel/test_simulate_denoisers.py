@@ -1,4 +1,4 @@
-"""The simulator on twenty kinds of denoisers: exact in the warm-up, then one round behind."""
+"""The simulator on all kinds of denoisers: exact in the warm-up, then one round behind."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from aerogel.errors import DeviceError
 from aerogel.parallel.flow import connect
 from aerogel.parallel.layout import Layout, lay_out
 from aerogel.parallel.partition import weigh
@@ -22,13 +21,15 @@ from aerogel.parallel.rounds import plan_rounds
 from aerogel.parallel.simulator import Simulator
 from aerogel.parallel.trace import Call, trace_calls
 from aerogel.parallel.wiring import Wiring
-from tests.parallel.denoisers import CASES, REFUSED, Case
+from tests.parallel.denoisers import CASES, Case
 from tests.parallel.tiny import Denoiser
 
 STEPS = 5
 MORE_STEPS = 9  # what one device gives goes round all others and comes back, two steps at a time
 BY_NAME = {case.name: case for case in CASES}
 
+# Mochi switches autocast off in a way of its own.
+pytestmark = pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning")
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
@@ -319,9 +320,3 @@ def call_unet(
     high = (stem, read("up_blocks.1", "down_blocks.0")[0])
     new["up_blocks.1"] = (unet.up_blocks[1](read("up_blocks.1", "up_blocks.0")[0], high, embedding),)
     return unet.conv_out(unet.conv_act(unet.conv_norm_out(new["up_blocks.1"][0]))), new
-
-
-@pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.name)
-def test_a_denoiser_that_reads_values_is_refused(case: Case) -> None:
-    with pytest.raises(DeviceError, match="depend on shapes alone"):
-        trace(case)

@@ -1,4 +1,4 @@
-"""Copy a model to the meta device or the CPU, leaving the original alone."""
+"""Copy a model, weights and all or without, leaving the original alone."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from aerogel.errors import DataError, compose
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def copy_model(model: nn.Module, device: str) -> nn.Module:
+def copy_model(model: nn.Module, device: str | None) -> nn.Module:
     """Copy a model to a device in evaluation mode, without gradients and without the user's hooks.
 
-    On "meta" no weight is read or allocated. Tied weights stay tied. Hooks of ``torch.nn.utils`` (weight
-    norm, spectral norm, pruning) are kept, because they compute a weight; others may record or change what
-    passes. A compiled model is copied as the module it was compiled from.
+    On "meta" no weight is read or allocated. On None the copy has the very parameters of the original, to be
+    read only; all other tensors are copied where they are. Tied weights stay tied. Hooks of
+    ``torch.nn.utils`` (weight norm, spectral norm, pruning) are kept, because they compute a weight; others
+    may record or change what passes. A compiled model is copied as the module it was compiled from.
 
     Raises:
         DataError: the model has lazy parameters, or holds something that cannot be copied.
@@ -46,7 +47,7 @@ def copy_model(model: nn.Module, device: str) -> nn.Module:
     return replica.eval()
 
 
-def _plan(model: nn.Module, device: str, memo: dict[int, Any]) -> None:
+def _plan(model: nn.Module, device: str | None, memo: dict[int, Any]) -> None:
     """Tell deepcopy what stands for every tensor and hook table that can be reached from the model.
 
     Covers tensors that are not registered (in attributes, lists, dicts) as well: deepcopy refuses those that
@@ -79,10 +80,12 @@ def _computes(hook: object) -> bool:
     return type(hook).__module__.startswith("torch.nn.utils.")
 
 
-def _stand_in(tensor: torch.Tensor, device: str) -> torch.Tensor:
+def _stand_in(tensor: torch.Tensor, device: str | None) -> torch.Tensor:
+    if device is None and isinstance(tensor, nn.Parameter):
+        return tensor
     with torch.no_grad():
         if device == "meta":
             data = torch.empty_like(tensor, device="meta")
         else:
-            data = tensor.detach().to(device, copy=True)
+            data = tensor.detach().to(device or tensor.device, copy=True)
     return nn.Parameter(data, requires_grad=False) if isinstance(tensor, nn.Parameter) else data

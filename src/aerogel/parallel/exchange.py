@@ -99,7 +99,9 @@ class Exchange:
         if source not in self._specs:
             order = buffer[-_HEADER:].tolist()[: len(message.spec.shape)]
             self._specs[source] = message.spec.arrange(order)
-        return self._shape(buffer, self._specs[source])
+        received = self._shape(buffer, self._specs[source])
+        # What a fresh round has read is read once more, a round later: glue may change it in place meanwhile.
+        return received.clone() if fresh else received
 
     def _shape(self, buffer: Tensor, spec: TensorSpec) -> Tensor:
         return spec.view(buffer[:-_HEADER].view(spec.dtype))

@@ -31,13 +31,15 @@ class Flow:
     """Hold the data flow of one forward pass: units in order of execution and who reads what.
 
     ``reads[u]`` are the (unit name, output number) pairs that unit u depends on, directly or through glue;
-    ``result`` those that the denoiser's own output is made of. ``macs`` counts the whole pass.
+    ``result`` those that the denoiser's own output is made of. ``macs`` counts the whole pass. ``decisive``
+    are the numbers of the arguments whose values the units depend on: see :class:`Call`.
     """
 
     units: tuple[Unit, ...]
     reads: tuple[frozenset[Source], ...]
     result: frozenset[Source]
     macs: int
+    decisive: tuple[int, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -127,4 +129,5 @@ def connect(root: Call, units: Sequence[Call]) -> Flow:
         reads=tuple(reads),
         result=resolve(frozenset().union(*root.made_of)),
         macs=root.macs,
+        decisive=root.decisive,
     )

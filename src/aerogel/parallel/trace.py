@@ -1,23 +1,25 @@
-"""Follow the tensors of one denoiser call through its sub-modules, on shapes alone."""
+"""Follow the tensors of one denoiser call through its sub-modules, on shapes alone where these suffice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.flop_counter import FlopCounterMode
 
 from aerogel.errors import DeviceError, compose
 from aerogel.measure.replica import copy_model
+from aerogel.parallel.observer import observe
 
 Source = tuple[str, int]
+# What a value may come from: an output of a call, or the argument of the denoiser that has this number.
+_Origin = Source | int
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,8 @@ class Call:
     ``inside`` are the calls it makes in turn, in order. ``outputs`` are its distinct tensors; ``shape`` is
     what it returns, with a :class:`Slot` in the place of each. ``reads`` names the (call, output) pairs that
     its inputs were made of, each by the outermost call that had ended; ``made_of`` the same for each output,
-    as seen from inside.
+    as seen from inside. ``decisive`` are the numbers of the denoiser's arguments, among the leaves of (args,
+    kwargs), whose values shapes or branches inside depend on: other values make other calls.
     """
 
     name: str
@@ -93,6 +96,7 @@ class Call:
     shape: Any
     reads: frozenset[Source]
     made_of: tuple[frozenset[Source], ...]
+    decisive: tuple[int, ...] = ()
 
     def walk(self) -> list[Call]:
         """Return this call and all those inside, in the order in which they begin."""
@@ -133,53 +137,63 @@ def fill_slots(shape: Any, tensors: Sequence[Tensor]) -> Any:
 
 
 def trace_calls(denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    """Run a copy of ``denoiser`` that has no memory on the shapes of its arguments; return the calls it made.
+    """Run a copy of ``denoiser`` on its arguments; return the calls it made.
 
-    Values pass from call to call directly or through glue, the operations between them; what a storage
-    depends on is followed operation by operation.
+    The copy has no memory and runs on the shapes of the arguments alone. Where that fails because shapes
+    inside depend on values (the length of a text, for one), a copy that shares the weights runs on the
+    arguments themselves. Values pass from call to call directly or through glue, the operations between
+    them; what a storage depends on is followed operation by operation.
 
     Raises:
-        DeviceError: what it computes depends on values, which shapes alone do not have.
+        DeviceError: the denoiser looks at values that are not there, or at what its own parts compute.
         DataError: the denoiser cannot be copied.
     """
     # Tensors of inference mode count no versions, which tell what is changed in place.
     with torch.inference_mode(False):
-        return _trace(denoiser, args, kwargs)
-
-
-def _trace(denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
-    replica = copy_model(denoiser, "meta")
-    args, kwargs = tree_map_only(Tensor, lambda each: torch.empty_like(each, device="meta"), (args, kwargs))
-    tracer, counter = _Tracer(), FlopCounterMode(display=False)
-    for name, module in replica.named_modules():
-        # An instance attribute shadows the method; the copy is thrown away.
-        module.forward = tracer.watch(name, module.forward)
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-        stack.enter_context(counter)
-        stack.enter_context(_Follow(tracer))
         try:
-            replica(*args, **kwargs)
+            return _trace_shapes(denoiser, args, kwargs)
         except (RuntimeError, NotImplementedError, TypeError) as error:
             if isinstance(error, TypeError) and "meta" not in str(error):
                 raise
-            raise _refused(replica, error) from error
-    root = type(replica).__name__
-    macs = {
-        name.removeprefix(root).removeprefix("."): sum(each.values()) // 2
-        for name, each in counter.get_flop_counts().items()
-    }
-    return tracer.finish(macs)
+            if any(each.is_meta for each in (*denoiser.parameters(), *find_tensors((args, kwargs)))):
+                raise _refused(denoiser, str(error)) from error
+        return _trace_values(denoiser, args, kwargs)
 
 
-def _refused(denoiser: nn.Module, error: Exception) -> DeviceError:
-    said = str(error).splitlines() or [type(error).__name__]
+def _trace_shapes(denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    given = tree_map_only(Tensor, lambda each: torch.empty_like(each, device="meta"), (args, kwargs))
+    # Only this way to attend says on meta what it multiplies.
+    with sdpa_kernel(SDPBackend.MATH):
+        return _trace(copy_model(denoiser, "meta"), *given)
+
+
+def _trace_values(denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    given = tree_map_only(Tensor, lambda each: each.detach().clone(), (args, kwargs))
+    devices = {each.device for each in denoiser.parameters() if each.device.index is not None}
+    kind = next(iter(devices)).type if devices else "cuda"
+    # What it draws, if anything, the caller's run will draw again.
+    with torch.random.fork_rng([each.index for each in devices], device_type=kind):
+        return _trace(copy_model(denoiser, None), *given)
+
+
+def _trace(replica: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    tracer = _Tracer(tree_leaves((args, kwargs)))
+    observed = observe(tracer.pass_on, tracer.decide, tracer.count)
+    with torch.no_grad(), tracer.watching(replica), observed:
+        replica(*args, **kwargs)
+    call = tracer.finish()
+    if call is None:
+        raise _refused(replica, "decisions on what its own parts compute")
+    return call
+
+
+def _refused(denoiser: nn.Module, found: str) -> DeviceError:
+    said = (found.splitlines() or ["an error without a message"])[0]
     return DeviceError(
         compose(
-            "a denoiser whose operations depend on shapes alone",
-            f"{type(denoiser).__name__}: {said[0]}",
-            "use one that makes no decisions on values",
+            "a denoiser whose operations depend on shapes and on its arguments alone",
+            f"{type(denoiser).__name__}: {said}",
+            "load its weights if they are on the meta device, or use one that decides on no values",
         )
     )
 
@@ -187,31 +201,52 @@ def _refused(denoiser: nn.Module, error: Exception) -> DeviceError:
 @dataclass
 class _Open:
     name: str
+    module: str
     reads: frozenset[Source]
     inside: list[_Open] = field(default_factory=list)
     movable: bool = False
+    decides: bool = False
     outputs: tuple[TensorSpec, ...] = ()
     shape: Any = None
     made_of: tuple[frozenset[Source], ...] = ()
 
 
 class _Tracer:
-    """Give every storage the set of call outputs that its values depend on."""
+    """Give every storage the set of call outputs, and of arguments, that its values depend on."""
 
-    def __init__(self) -> None:
+    def __init__(self, given: Sequence[Any]) -> None:
         self._counts: dict[str, int] = {}
-        self._stack: list[_Open] = [_Open("", frozenset())]
-        self._sources: dict[int, set[Source]] = {}
-        self._alive: list[Any] = []
+        self._macs: dict[str, int] = {}
+        self._stack: list[_Open] = [_Open("", "", frozenset())]
+        self._origins: dict[int, set[_Origin]] = {}
+        # A freed storage's number is given to the next one, but not as long as this points to it.
+        self._known: list[StorageWeakRef] = []
+        self._decisive: set[int] = set()
+        for number, each in enumerate(given):
+            if isinstance(each, Tensor):
+                self._add(each, {number})
 
-    def watch(self, name: str, forward: Any) -> Any:
-        """Return ``forward`` with a record of what it reads and gives."""
+    @contextmanager
+    def watching(self, replica: nn.Module) -> Iterator[None]:
+        """Record the calls of the modules of ``replica``, which is of no use to anyone afterwards."""
+        modules = dict(replica.named_modules())
+        for name, module in modules.items():
+            # An instance attribute shadows the method.
+            module.forward = self._watch(name, module.forward)
+        try:
+            yield
+        finally:
+            # A class that remembers calls by instance would keep the copy, and all that it holds, for good.
+            for module in modules.values():
+                module.__dict__.clear()
+                nn.Module.__init__(module)
 
+    def _watch(self, name: str, forward: Any) -> Any:
         def watched(*args: Any, **kwargs: Any) -> Any:
             given = find_tensors((args, kwargs))
             versions = [each._version for each in given]
             count = self._counts[name] = self._counts.get(name, 0) + 1
-            opened = _Open(name if count == 1 else f"{name}#{count}", self.sources_of(given))
+            opened = _Open(name if count == 1 else f"{name}#{count}", name, self._sources_of(given))
             self._stack[-1].inside.append(opened)
             self._stack.append(opened)
             output = forward(*args, **kwargs)
@@ -228,32 +263,49 @@ class _Tracer:
         opened.outputs = tuple(map(TensorSpec.of, tensors))
         slots: Sequence[Any] = [Slot(number) for number in range(len(tensors))]
         opened.shape = replace_tensors(output, slots) if opened.movable else None
-        opened.made_of = tuple(self.sources_of([each]) for each in tensors)
+        opened.made_of = tuple(self._sources_of([each]) for each in tensors)
         # Fresh storages, made of nothing: an output may be a view of an input, which others read as well.
-        fresh = [
-            torch.empty_strided(each.shape, each.stride(), dtype=each.dtype, device=each.device)
-            for each in tensors
-        ]
+        fresh = list(map(_copy_storage, tensors))
         for number, each in enumerate(fresh):
-            self.add([each], {(opened.name, number)})
+            self._origins.pop(_identity(each), None)
+            self._add(each, {(opened.name, number)})
         return replace_tensors(output, fresh)
 
-    def sources_of(self, tensors: Sequence[Tensor]) -> frozenset[Source]:
-        """Return what ``tensors`` depend on."""
-        return frozenset().union(*(self._sources.get(_identity(each), set()) for each in tensors))
+    def count(self, macs: int) -> None:
+        """Note that the calls under way multiply and add so often."""
+        for module in {each.module for each in self._stack}:
+            self._macs[module] = self._macs.get(module, 0) + macs
 
-    def add(self, tensors: Sequence[Tensor], sources: Any) -> None:
-        """Note that ``tensors`` depend on ``sources``."""
-        for each in tensors:
-            # Kept alive: a freed storage's number is given to the next one.
-            self._alive.append(each.untyped_storage())
-            self._sources.setdefault(_identity(each), set()).update(sources)
+    def pass_on(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Note that ``outputs`` depend on what ``inputs`` depend on."""
+        origins = self._origins_of(inputs)
+        for each in outputs if origins else ():
+            self._add(each, origins)
 
-    def finish(self, macs: dict[str, int]) -> Call:
-        """Return the call of the denoiser itself."""
+    def decide(self, tensors: Sequence[Tensor]) -> None:
+        """Note that the call under way looks at the values of ``tensors``."""
+        origins = self._origins_of(tensors)
+        self._decisive |= {each for each in origins if isinstance(each, int)}
+        self._stack[-1].decides |= any(isinstance(each, tuple) for each in origins)
+
+    def _origins_of(self, tensors: Sequence[Tensor]) -> set[_Origin]:
+        return set().union(*(self._origins.get(_identity(each), set()) for each in tensors))
+
+    def _sources_of(self, tensors: Sequence[Tensor]) -> frozenset[Source]:
+        return frozenset(each for each in self._origins_of(tensors) if isinstance(each, tuple))
+
+    def _add(self, tensor: Tensor, origins: set[_Origin]) -> None:
+        if _identity(tensor) not in self._origins:
+            self._known.append(StorageWeakRef(tensor.untyped_storage()))
+        self._origins.setdefault(_identity(tensor), set()).update(origins)
+
+    def finish(self) -> Call | None:
+        """Return the call of the denoiser itself, or None if it looks at what its parts gave."""
         root = self._stack[0].inside[0]
+        if root.decides:
+            return None
         self._refuse_leaks(root)
-        return self._freeze(root, macs)
+        return replace(self._freeze(root, free=True), decisive=tuple(sorted(self._decisive)))
 
     def _refuse_leaks(self, root: _Open) -> None:
         """Note that a call may not move if what was made inside is read outside, past what it returns."""
@@ -275,12 +327,14 @@ class _Tracer:
                 for caller in above[source[0]]:
                     caller.movable &= any(caller is each for each in around)
 
-    def _freeze(self, opened: _Open, macs: dict[str, int]) -> Call:
+    def _freeze(self, opened: _Open, *, free: bool) -> Call:
+        # Who looks at what its parts give needs all of them where it is.
+        inside = free and not opened.decides
         return Call(
             name=opened.name,
-            macs=macs.get(opened.name, 0),
-            movable=opened.movable and self._counts.get(opened.name) == 1,
-            inside=tuple(self._freeze(each, macs) for each in opened.inside),
+            macs=self._macs.get(opened.name, 0),
+            movable=free and opened.movable and self._counts.get(opened.name) == 1,
+            inside=tuple(self._freeze(each, free=inside) for each in opened.inside),
             outputs=opened.outputs,
             shape=opened.shape,
             reads=opened.reads,
@@ -288,19 +342,13 @@ class _Tracer:
         )
 
 
-class _Follow(TorchDispatchMode):
-    """Pass what the inputs of every operation depend on to its outputs."""
-
-    def __init__(self, tracer: _Tracer) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._tracer = tracer
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        sources = self._tracer.sources_of(distinct_tensors((args, kwargs)))
-        if sources:
-            self._tracer.add(distinct_tensors(output), sources)
-        return output
+def _copy_storage(tensor: Tensor) -> Tensor:
+    """Return a copy of ``tensor`` with the same strides, of memory that is its own."""
+    like = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    if not tensor.is_meta:
+        held = (like.untyped_storage().nbytes() // like.itemsize,)
+        like.as_strided(held, (1,)).copy_(tensor.as_strided(held, (1,)))
+    return like
 
 
 def _identity(tensor: Tensor) -> int:

@@ -1,4 +1,4 @@
-"""Calls are found with what they read, give and cost, on shapes alone and without touching the denoiser."""
+"""Calls are found with what they read, give and cost, without touching the denoiser."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from aerogel.errors import AerogelError, DeviceError
 from aerogel.parallel.trace import (
     Slot,
     TensorSpec,
@@ -294,34 +293,6 @@ def test_a_unit_that_leaves_something_behind_is_not_movable_or_is_read(leave: Ca
 
     found = by_name(trace(net(function, "b", "c", a=net(leave, "l", "m"))))
     assert not found["a"].movable or ("a", 0) in found["c"].reads
-
-
-def _by_values(value: Callable[[Tensor], Any]) -> Callable[..., Tensor]:
-    return lambda self, x: self.a(x) * value(x.sum())
-
-
-@pytest.mark.parametrize(
-    "value",
-    [Tensor.item, bool, float, Tensor.tolist, Tensor.cpu, Tensor.nonzero, Tensor.numpy],
-    ids=["item", "bool", "float", "tolist", "cpu", "nonzero", "numpy"],
-)
-def test_a_denoiser_that_looks_at_values_is_refused_by_name(value: Callable[[Tensor], Any]) -> None:
-    class Curious(Net):
-        pass
-
-    with pytest.raises(DeviceError, match=r"shapes alone; got Curious: .*; what to do: use one") as caught:
-        trace(Curious(_by_values(value), a=linear()))
-    assert isinstance(caught.value, AerogelError)
-    assert "\n" not in str(caught.value)
-
-
-def test_no_call_of_a_refused_trace_is_left_behind() -> None:
-    denoiser = Net(_by_values(Tensor.item), a=linear())
-    with pytest.raises(DeviceError):
-        trace(denoiser)
-    assert torch.is_grad_enabled()
-    assert torch.backends.cuda.flash_sdp_enabled()
-    assert torch.equal(denoiser.a(rows()), rows() @ denoiser.a.weight.T)
 
 
 def test_it_works_where_the_caller_infers() -> None:
