@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aerogel.measure.accuracy import mean_std, measure_accuracy, wilson_interval
+    from aerogel.measure.fidelity import frechet_distance, psnr, ssim
     from aerogel.measure.latency import measure_latency
     from aerogel.measure.macs import MacCount, count_macs
     from aerogel.measure.memory import measure_command_memory, measure_memory
@@ -26,13 +27,16 @@ __all__ = [
     "count_parameters",
     "format_bytes",
     "format_value",
+    "frechet_distance",
     "mean_std",
     "measure_accuracy",
     "measure_command_memory",
     "measure_latency",
     "measure_memory",
     "measure_storage",
+    "psnr",
     "size_bytes",
+    "ssim",
     "wilson_interval",
 ]
 
@@ -44,13 +48,16 @@ _HOMES = {
     "count_parameters": "parameters",
     "format_bytes": "units",
     "format_value": "units",
+    "frechet_distance": "fidelity",
     "mean_std": "accuracy",
     "measure_accuracy": "accuracy",
     "measure_command_memory": "memory",
     "measure_latency": "latency",
     "measure_memory": "memory",
     "measure_storage": "storage",
+    "psnr": "fidelity",
     "size_bytes": "storage",
+    "ssim": "fidelity",
     "wilson_interval": "accuracy",
 }
 
