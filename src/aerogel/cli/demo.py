@@ -48,7 +48,7 @@ def demo_command(
     with limit_threads(1):
         announce(f"sampling {MODEL} in turn and on two processes, into {folder / 'sample'}")
         show_sampling(folder / "sample", screen, overwrite=overwrite)
-        announce(f"condensing {config.dataset} to {config.ipc} images per class in {folder}; this takes minutes")
+        announce(f"condensing {config.dataset} to {config.ipc} images per class in {folder}: minutes")
         return run_condense(config, folder, screen, overwrite=overwrite)
 
 
@@ -60,7 +60,7 @@ def choose_request() -> Request:
 
 
 def show_sampling(folder: Path, screen: Screen, *, overwrite: bool) -> None:
-    """Sample in turn and on two processes, compare, and show the receipt; ``folder`` is kept if it is done."""
+    """Sample in turn and on two processes, and show the receipt; a finished ``folder`` is kept."""
     from aerogel.core.stages import Stage, run_stage
     from aerogel.parallel.config import ParallelConfig
 
