@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from aerogel.core.config import validate
 from aerogel.core.devices import limit_threads
-from aerogel.errors import DeviceError, compose
-from aerogel.parallel.clock import Clock
+from aerogel.errors import DeviceError, MismatchError, compose
+from aerogel.parallel.clock import Clock, is_followed
 from aerogel.parallel.company import Alone, Company, Ranks, Team
 from aerogel.parallel.config import ParallelConfig
 from aerogel.parallel.families import find_denoisers, require_parallel
 from aerogel.parallel.latencies import measure_calls
 from aerogel.parallel.layout import Layout, lay_out
 from aerogel.parallel.plan import Plan
-from aerogel.parallel.session import Schedule, Session
+from aerogel.parallel.session import Schedule, Session, is_divided
 from aerogel.parallel.stats import Stats, sum_up
 from aerogel.parallel.trace import trace_calls
 from aerogel.parallel.workers import Workers
@@ -100,20 +104,27 @@ def parallelize(
     Raises:
         ConfigError: a setting is out of range.
         DataError: the pipeline has no denoiser.
-        MismatchError: something else steers the denoiser: offloading, compilation, a cache of steps.
+        MismatchError: something else steers the denoiser: offloading, compilation, a cache of steps,
+            another block.
         DeviceError: there are too few devices, or a denoiser cannot be divided.
         RankError: another process failed, ended or fell out of step.
     """
     chosen = config or ParallelConfig(components=components, stride=stride, warmup=warmup, **options)
     validate(chosen)
     denoisers = find_denoisers(pipe)
-    for name, denoiser in denoisers.items():
-        require_parallel(name, denoiser)
-    require_scheduler(pipe)
+    _require_ready(pipe, denoisers)
     where = next(next(iter(denoisers.values())).parameters()).device
+    if where.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            compose("a pipeline on the CPU or a CUDA device", f"{where}", 'move it with pipe.to("cpu")')
+        )
+    if Workers.lead_here():
+        raise MismatchError(
+            compose("one block with workers at a time", "a second inside the first", "leave that one first")
+        )
     with ExitStack() as stack:
         if is_launched():
-            chosen = _count_ranks(chosen)
+            chosen = _count_ranks(chosen, where)
             company: Any = stack.enter_context(_join_ranks(pipe, chosen, where))
         else:
             chosen = _count_devices(chosen, where)
@@ -147,9 +158,7 @@ def simulate(
     if chosen.components is None:
         chosen = replace(chosen, components=2)
     denoisers = find_denoisers(pipe)
-    for name, denoiser in denoisers.items():
-        require_parallel(name, denoiser)
-    require_scheduler(pipe)
+    _require_ready(pipe, denoisers)
     with attach(pipe, denoisers, chosen, Alone(chosen)) as run:
         yield run
 
@@ -191,6 +200,20 @@ def _open_session(
     )
 
 
+def _require_ready(pipe: Any, denoisers: dict[str, nn.Module]) -> None:
+    for name, denoiser in denoisers.items():
+        require_parallel(name, denoiser)
+    require_scheduler(pipe)
+    if is_followed(pipe.scheduler) or any(map(is_divided, denoisers.values())):
+        raise MismatchError(
+            compose(
+                "a pipeline that no other block has, nor its denoisers and its scheduler",
+                f"a {type(pipe).__name__} inside of one",
+                "leave that block first; call run.paused() in it to compare with the pipeline alone",
+            )
+        )
+
+
 def require_scheduler(pipe: Any) -> None:
     """Check that steps can be told from the pipeline's scheduler.
 
@@ -213,26 +236,31 @@ def is_launched() -> bool:
     return dist.is_initialized() or int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
-def _count_ranks(config: ParallelConfig) -> ParallelConfig:
+def _count_ranks(config: ParallelConfig, where: torch.device) -> ParallelConfig:
     world = dist.get_world_size() if dist.is_initialized() else int(os.environ["WORLD_SIZE"])
-    components = config.components or world - config.stride + 1
-    if components + config.stride - 1 != world:
+    components = config.components or max(2, world - config.stride + 1)
+    needed = components + config.stride - 1
+    if needed != world:
+        fits = world - config.stride + 1
+        remedy = f"start the script with torchrun --nproc-per-node {needed}"
+        if fits > 1:
+            remedy += f", or pass components={fits}"
+        elif world == 1:
+            remedy += ", or call torch.distributed.destroy_process_group() first to have workers started"
+        raise DeviceError(compose(f"components + stride - 1 = {needed} processes", f"{world}", remedy))
+    back_ends = dist.get_backend_config() if dist.is_initialized() else ""
+    if back_ends and f"{where.type}:" not in back_ends:
         raise DeviceError(
             compose(
-                f"components + stride - 1 = {components + config.stride - 1} processes",
-                f"{world}",
-                f"start the script with torchrun --nproc-per-node {components + config.stride - 1}, or pass "
-                f"components={world - config.stride + 1}",
+                f"a process group whose back end moves tensors of {where}, as the pipeline has them",
+                f"one with {back_ends}",
+                'call init_process_group("cpu:gloo,cuda:nccl"), or leave it to parallelize',
             )
         )
     return replace(config, components=components)
 
 
 def _count_devices(config: ParallelConfig, where: torch.device) -> ParallelConfig:
-    if where.type not in ("cpu", "cuda"):
-        raise DeviceError(
-            compose("a pipeline on the CPU or a CUDA device", f"{where}", 'move it with pipe.to("cpu")')
-        )
     count = torch.cuda.device_count() if where.type == "cuda" else None
     components = config.components or (2 if count is None else max(1, count - config.stride + 1))
     needed = components + config.stride - 1
@@ -247,12 +275,30 @@ def _count_devices(config: ParallelConfig, where: torch.device) -> ParallelConfi
     return replace(config, components=components)
 
 
+@cache
+def _meet() -> tuple[Any, int, int]:
+    """Return where the processes of this launch meet, the rank of this one, and how many they are.
+
+    Kept for the next block: the store of a script that torchrun did not start lives in the process of rank 0.
+    """
+    found: tuple[Any, int, int] = next(iter(rendezvous("env://")))
+    return found
+
+
 @contextmanager
 def _join_ranks(pipe: Any, config: ParallelConfig, where: torch.device) -> Iterator[Ranks]:
-    ours = not dist.is_initialized()
+    ours, hook = not dist.is_initialized(), sys.excepthook
     if ours:
-        back_end = "nccl" if where.type == "cuda" else "gloo"
-        dist.init_process_group(back_end, timeout=timedelta(seconds=config.timeout_s))
+        store, rank, world = _meet()
+        # Every rank counts itself in; a later group must not read the addresses of an earlier one.
+        number = (store.add("aerogel", 1) - 1) // world
+        dist.init_process_group(
+            "nccl" if where.type == "cuda" else "gloo",
+            store=PrefixStore(f"aerogel/{number}", store),
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=config.timeout_s),
+        )
     try:
         ranks = Ranks(pipe, config, where)
         yield ranks
@@ -260,6 +306,7 @@ def _join_ranks(pipe: Any, config: ParallelConfig, where: torch.device) -> Itera
     finally:
         if ours:
             dist.destroy_process_group()
+            sys.excepthook = hook
 
 
 @contextmanager

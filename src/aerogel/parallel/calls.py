@@ -9,6 +9,10 @@ from typing import Any
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
+class Cancelled(Exception):
+    """Say that the rank which leads has left the image that the denoiser is called for."""
+
+
 @dataclass(frozen=True)
 class Calls:
     """Call a denoiser's ``forward`` on the newest input, at the time of one of several steps."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from types import MethodType
 from typing import Any, Protocol
+
+import torch
 
 
 class Watch(Protocol):
@@ -21,7 +22,7 @@ class Watch(Protocol):
 
 
 class _Instead:
-    """Stand in for a scheduler's method; a copy of the scheduler has the method itself."""
+    """Stand in for a scheduler's method, signature and all; a copy of the scheduler has the method itself."""
 
     def __init__(self, scheduler: Any, name: str, run: Callable[..., Any]) -> None:
         self._scheduler, self._name, self._run = scheduler, name, run
@@ -31,9 +32,9 @@ class _Instead:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._run(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        copied = memo[id(self._scheduler)]
-        return MethodType(getattr(type(copied), self._name), copied)
+    def __reduce__(self) -> Any:
+        # Asked for when the copy is made but still empty: it gives its class's own method.
+        return getattr, (self._scheduler, self._name)
 
 
 class Clock:
@@ -51,6 +52,7 @@ class Clock:
     ) -> None:
         self.run = 0
         self.step = 0
+        self._found = 0
         self._watch, self._current = watch, current or (lambda: scheduler)
         self.attach()
 
@@ -65,8 +67,12 @@ class Clock:
             return begin(*args, **kwargs)
 
         def step(*args: Any, **kwargs: Any) -> Any:
-            if watch and self.step == 0:
-                watch.agree((args[2:3], kwargs.get("sample")))
+            if self.step == 0:
+                self._found = _locate(
+                    scheduler.timesteps, args[1] if len(args) > 1 else kwargs.get("timestep")
+                )
+                if watch:
+                    watch.agree((args[2:3], kwargs.get("sample")))
             found = advance(*args, **kwargs)
             if watch:
                 watch.agree(found)
@@ -78,7 +84,7 @@ class Clock:
 
     def _begin(self) -> None:
         self.run += 1
-        self.step = 0
+        self.step = self._found = 0
         if self._watch:
             self._watch.begin()
 
@@ -93,7 +99,7 @@ class Clock:
         """Give the scheduler its own methods back."""
         for name, before in self._before.items():
             if before is None:
-                delattr(self._scheduler, name)
+                vars(self._scheduler).pop(name, None)
             else:
                 setattr(self._scheduler, name, before)
 
@@ -109,4 +115,20 @@ class Clock:
 
     @property
     def _first(self) -> int:
-        return int(getattr(self._scheduler, "begin_index", None) or 0)
+        # Schedulers that keep no begin are followed from where the first step was.
+        begin = getattr(self._scheduler, "begin_index", None)
+        return int(self._found if begin is None else begin)
+
+
+def is_followed(scheduler: Any) -> bool:
+    """Tell whether a clock stands in for the scheduler's methods."""
+    return any(isinstance(each, _Instead) for each in vars(scheduler).values())
+
+
+def _locate(times: Any, time: Any) -> int:
+    """Return the first place of ``time`` among the scheduler's ``times``, 0 where there is none."""
+    given = torch.as_tensor(0.0 if time is None else time).flatten()
+    if given.numel() != 1:
+        return 0
+    places = (torch.as_tensor(times).cpu() == given.cpu()).nonzero()
+    return int(places[0]) if len(places) else 0

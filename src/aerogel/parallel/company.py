@@ -73,7 +73,8 @@ class Ranks:
 
     def __init__(self, pipe: Any, config: ParallelConfig, where: torch.device) -> None:
         def interrupt() -> None:
-            pipe._interrupt = True
+            if hasattr(pipe, "_interrupt"):
+                pipe._interrupt = True
 
         self._lockstep = Lockstep(where, interrupt)
         self.watch: Watch | None = self._lockstep

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from aerogel.parallel.peers import reaching
 from aerogel.parallel.seating import Message
 from aerogel.parallel.trace import Source, TensorSpec
 
@@ -29,7 +30,7 @@ def make_groups(messages: Sequence[Message]) -> Groups:
     NCCL runs what two ranks exchange in the order of issue, so that a receive that was posted early would
     hold up the send that the other side waits for. Other back ends need no groups.
     """
-    if dist.get_backend() != "nccl":
+    if "nccl" not in dist.get_backend_config():
         return {}
     pairs = sorted({(each.sender, each.receiver) for each in messages})
     return {pair: dist.new_group(list(pair)) for pair in pairs}
@@ -64,14 +65,15 @@ class Exchange:
     def begin(self) -> None:
         """Open a round: ask for all that the others will send in it."""
         self._turn = 1 - self._turn
-        for work in self._sending[self._turn]:
-            work.wait()
-        self._sending[self._turn] = []
         buffers = self._received[self._turn]
-        self._arriving[self._turn] = {
-            each.source: dist.irecv(buffers[tag], each.sender, self._group(each), tag)
-            for tag, each in self._incoming
-        }
+        with reaching():
+            for work in self._sending[self._turn]:
+                work.wait()
+            self._sending[self._turn] = []
+            self._arriving[self._turn] = {
+                each.source: dist.irecv(buffers[tag], each.sender, self._group(each), tag)
+                for tag, each in self._incoming
+            }
 
     def send(self, source: Source, tensor: Tensor, *, fresh: bool) -> None:
         """Send an output of this round to all that read it."""
@@ -83,7 +85,8 @@ class Exchange:
                 for sent in self._sent:
                     sent[tag][-_HEADER:] = torch.tensor(header, dtype=torch.uint8)
             self._shape(buffer, self._specs[source]).copy_(tensor.detach())
-            work = dist.isend(buffer, each.receiver, self._group(each), tag)
+            with reaching():
+                work = dist.isend(buffer, each.receiver, self._group(each), tag)
             self._sending[self._turn].append(work)
             self.sent_bytes += buffer.nbytes
 
@@ -92,7 +95,8 @@ class Exchange:
         turn = self._turn if fresh else 1 - self._turn
         work = self._arriving[turn].get(source)
         if work is not None:
-            work.wait()
+            with reaching():
+                work.wait()
             self._arriving[turn][source] = None
         tag, message = self._expected[source]
         buffer = self._received[turn][tag]
@@ -111,7 +115,8 @@ class Exchange:
         for turn in (1 - self._turn, self._turn):
             for work in (*self._sending[turn], *self._arriving[turn].values()):
                 if work is not None:
-                    work.wait()
+                    with reaching():
+                        work.wait()
             self._sending[turn] = []
             self._arriving[turn] = dict.fromkeys(self._arriving[turn])
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import signal
 import sys
 import traceback
@@ -18,9 +17,18 @@ import torch.distributed as dist
 from torch import nn
 
 from aerogel.parallel.line import Listener, receive_tensor
-from aerogel.parallel.messages import Failure, Join, OpenLane, TakeModel, Turn
+from aerogel.parallel.messages import (
+    Failure,
+    Join,
+    OpenLane,
+    TakeModel,
+    Turn,
+    open_message,
+    pack_message,
+)
+from aerogel.parallel.peers import LostError
 from aerogel.parallel.ranks import Rank
-from aerogel.parallel.residency import count_weights, list_weights, load_skeleton, place_weight
+from aerogel.parallel.residency import count_weights, list_weights, load_skeleton, place_weights
 from aerogel.parallel.wiring import Wiring
 
 
@@ -37,15 +45,16 @@ class Follower:
     def take_model(self, message: TakeModel) -> None:
         """Take a denoiser's skeleton."""
         self._lanes = {key: lane for key, lane in self._lanes.items() if lane[0] != message.name}
-        module = load_skeleton(message.skeleton)
+        module = load_skeleton(message.skeleton, self._where)
         self._models[message.name] = module
         self._wirings[message.name] = Wiring(module, self._where)
 
     def open_lane(self, message: OpenLane) -> int:
         """Take what a lane's parts lack; return the bytes of all weights here."""
         module = self._models[message.model]
-        for name in message.weights.get(self._rank, []):
-            place_weight(module, name, receive_tensor(list_weights(module)[name], self._where))
+        like = list_weights(module)
+        lacking = message.weights.get(self._rank, [])
+        place_weights(module, {name: receive_tensor(like[name], self._where) for name in lacking})
         runner = Rank(self._wirings[message.model], message.layout, message.stride)
         self._ranks.append(runner)
         self._lanes[message.key] = message.model, Listener(runner, self._where)
@@ -68,16 +77,17 @@ def serve(connection: Connection, rank: int, world: int, where: torch.device) ->
     follower = Follower(rank, where)
     while True:
         try:
-            message = pickle.loads(connection.recv_bytes())
+            message = open_message(connection.recv_bytes())
         except (EOFError, ConnectionError):
             return
         if isinstance(message, Turn):
             follower.take_turn(message)
         elif isinstance(message, OpenLane):
-            connection.send_bytes(pickle.dumps(follower.open_lane(message)))
+            connection.send_bytes(pack_message(follower.open_lane(message)))
         elif isinstance(message, TakeModel):
             follower.take_model(message)
         elif isinstance(message, Join):
+            message.numerics.apply()
             dist.init_process_group(
                 message.backend,
                 init_method=message.store,
@@ -87,7 +97,7 @@ def serve(connection: Connection, rank: int, world: int, where: torch.device) ->
             )
         else:
             follower.finish()
-            connection.send_bytes(pickle.dumps(None))
+            connection.send_bytes(pack_message(None))
 
 
 def main() -> None:
@@ -102,14 +112,15 @@ def main() -> None:
     if where.type == "cuda":
         torch.cuda.set_device(where)
     connection = Client(tuple(settings["address"]), authkey=bytes.fromhex(settings["key"]))
-    connection.send_bytes(pickle.dumps(settings["rank"]))
+    connection.send_bytes(pack_message(settings["rank"]))
     try:
         serve(connection, settings["rank"], settings["world"], where)
         status = 0
-    except BaseException:  # noqa: BLE001 - told to the first process, which raises it
+    except BaseException as error:  # noqa: BLE001 - told to the first process, which raises it
         status = 1
+        lost = isinstance(error, LostError)
         with suppress(OSError):
-            connection.send_bytes(pickle.dumps(Failure(settings["rank"], traceback.format_exc())))
+            connection.send_bytes(pack_message(Failure(settings["rank"], traceback.format_exc(), lost)))
     # At once: the end of a process group may wait for peers that are no more.
     sys.stderr.flush()
     os._exit(status)

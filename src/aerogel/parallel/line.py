@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
@@ -12,8 +11,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from aerogel.parallel.calls import Arguments, Calls
-from aerogel.parallel.messages import Turn
+from aerogel.parallel.messages import Turn, open_message, pack_message
 from aerogel.parallel.parcel import Packer, Unpacker
+from aerogel.parallel.peers import reaching
 from aerogel.parallel.rounds import Round
 from aerogel.parallel.session import Runner
 
@@ -36,25 +36,28 @@ class GroupLine:
 
     def tell(self, message: Any) -> None:
         """Send ``message`` to every rank of the group; rank 0 calls this, the others :meth:`hear`."""
-        data = pickle.dumps(message)
+        data = pack_message(message)
         short = torch.zeros(_SHORT_BYTES, dtype=torch.uint8)
         head = len(data).to_bytes(8, "little") + data[: _SHORT_BYTES - 8]
         short[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
-        dist.broadcast(short, 0, self._group)
-        if len(data) > _SHORT_BYTES - 8:
-            dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0, self._group)
+        with reaching():
+            dist.broadcast(short, 0, self._group)
+            if len(data) > _SHORT_BYTES - 8:
+                dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0, self._group)
 
     def hear(self) -> Any:
         """Return the next message."""
         short = torch.zeros(_SHORT_BYTES, dtype=torch.uint8)
-        dist.broadcast(short, 0, self._group)
+        with reaching():
+            dist.broadcast(short, 0, self._group)
         head = short.numpy().tobytes()
         size = int.from_bytes(head[:8], "little")
         if size <= _SHORT_BYTES - 8:
-            return pickle.loads(head[8 : 8 + size])
+            return open_message(head[8 : 8 + size])
         whole = torch.zeros(size, dtype=torch.uint8)
-        dist.broadcast(whole, 0, self._group)
-        return pickle.loads(whole.numpy().tobytes())
+        with reaching():
+            dist.broadcast(whole, 0, self._group)
+        return open_message(whole.numpy().tobytes())
 
 
 class Speaker:
@@ -70,7 +73,8 @@ class Speaker:
         parcel, buffer = self._packer.pack(dict(calls.arguments))
         self._line.tell(Turn(self._lane, planned, _read_autocast(self._where), parcel))
         if parcel.size_bytes:
-            dist.broadcast(buffer, 0)
+            with reaching():
+                dist.broadcast(buffer, 0)
         return self.runner.run(planned, calls)
 
 
@@ -86,7 +90,8 @@ class Listener:
         """Return the denoiser's output for each step that the round answers."""
         buffer = torch.empty(turn.parcel.size_bytes, dtype=torch.uint8, device=self._where)
         if turn.parcel.size_bytes:
-            dist.broadcast(buffer, 0)
+            with reaching():
+                dist.broadcast(buffer, 0)
         arguments: dict[int, Arguments] = self._unpacker.unpack(turn.parcel, buffer)
         with _autocast(self._where, turn.autocast):
             return self.runner.run(turn.planned, Calls(forward, arguments))
@@ -104,7 +109,9 @@ def send_tensors(tensors: Sequence[Tensor], receiver: int, where: torch.device) 
     """Send tensors to the process ``receiver``, one by one, in their own layout."""
     for tensor in tensors:
         if tensor.numel():
-            dist.send(_as_bytes(tensor.detach().to(where)), receiver)
+            data = _as_bytes(tensor.detach().to(where))
+            with reaching():
+                dist.send(data, receiver)
 
 
 def receive_tensor(like: Tensor, where: torch.device) -> Tensor:
@@ -112,7 +119,8 @@ def receive_tensor(like: Tensor, where: torch.device) -> Tensor:
     made = torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=where)
     flat = torch.empty(like.nbytes, dtype=torch.uint8, device=where)
     if like.nbytes:
-        dist.recv(flat, 0)
+        with reaching():
+            dist.recv(flat, 0)
         made.copy_(flat.view(like.dtype).view(like.shape))
     return made
 

@@ -11,10 +11,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from aerogel.errors import DeviceError, RankError, compose
-from aerogel.parallel.calls import Calls
+from aerogel.parallel.calls import Calls, Cancelled
 from aerogel.parallel.layout import Layout
 from aerogel.parallel.line import GroupLine, Listener, Speaker
 from aerogel.parallel.messages import Turn
+from aerogel.parallel.peers import reaching
 from aerogel.parallel.rounds import Round
 from aerogel.parallel.session import Runner
 from aerogel.parallel.trace import distinct_tensors
@@ -44,7 +45,8 @@ class Lockstep:
     """Let rank 0 speak before everything that all ranks do together, and the others check that they do it.
 
     A rank that finds rank 0 at another image, or gone, while it waits for a round knows that the image was
-    cancelled there: ``interrupt`` is called, and no round is waited for until the next image.
+    cancelled there: ``interrupt`` is called, and until the next image no round is waited for: it raises
+    :class:`Cancelled`.
     """
 
     def __init__(self, where: torch.device, interrupt: Callable[[], None]) -> None:
@@ -74,17 +76,20 @@ class Lockstep:
             return
         for tensor in distinct_tensors(values):
             shared = tensor.detach().to(self._where, copy=True).contiguous()
-            dist.broadcast(shared, 0)
+            with reaching():
+                dist.broadcast(shared, 0)
             if not self._leads:
                 tensor.copy_(shared)
 
     def lay_out(self, make: Callable[[], Layout]) -> Layout:
         """Return the layout that ``make`` gives on rank 0."""
         if not self._leads:
-            heard = self._expect(Layout, _Refused)
+            heard = self._hear_in_image()
             if isinstance(heard, _Refused):
                 raise DeviceError(heard.text)
-            return heard  # type: ignore[no-any-return]
+            if not isinstance(heard, Layout):
+                raise self._out_of_step("layout of a denoiser for new shapes", heard)
+            return heard
         try:
             layout = make()
         except Exception as error:
@@ -99,15 +104,9 @@ class Lockstep:
             return Speaker(self._line, lane, runner, self._where)
         return _Companion(self, lane, Listener(runner, self._where))
 
-    def take_turn(self, lane: str, planned: Round) -> Turn | None:
-        """Return what rank 0 says of the round that is next here, None where it has left the image."""
-        if self._cancelled:
-            return None
-        heard = self._hear()
-        if isinstance(heard, (_Begin, _End)):
-            self._held, self._cancelled = heard, True
-            self._interrupt()
-            return None
+    def take_turn(self, lane: str, planned: Round) -> Turn:
+        """Return what rank 0 says of the round that is next here."""
+        heard = self._hear_in_image()
         if not isinstance(heard, Turn) or (heard.lane, heard.planned) != (lane, planned):
             raise self._out_of_step(f"round of {planned} in lane {lane}", heard)
         return heard
@@ -119,22 +118,32 @@ class Lockstep:
         else:
             self._expect(_End)
 
-    def _expect(self, *kinds: type) -> Any:
+    def _expect(self, kind: type) -> Any:
         heard = self._hear()
-        if not isinstance(heard, kinds):
-            raise self._out_of_step(" or ".join(kind.__name__.strip("_") for kind in kinds), heard)
+        if not isinstance(heard, kind):
+            raise self._out_of_step(_describe(kind), heard)
         return heard
+
+    def _hear_in_image(self) -> Any:
+        if not self._cancelled:
+            heard = self._hear()
+            if not isinstance(heard, (_Begin, _End)):
+                return heard
+            self._held, self._cancelled = heard, True
+            self._interrupt()
+        raise Cancelled
 
     def _hear(self) -> Any:
         heard, self._held = self._held, None
         return self._line.hear() if heard is None else heard
 
     def _out_of_step(self, here: str, heard: Any) -> RankError:
-        there = f"round of {heard.planned} in lane {heard.lane}" if isinstance(heard, Turn) else heard
+        in_round = isinstance(heard, Turn)
+        there = f"round of {heard.planned} in lane {heard.lane}" if in_round else _describe(type(heard))
         return RankError(
             compose(
                 f"rank 0 to do what rank {dist.get_rank()} does next ({here})",
-                f"{there if isinstance(there, str) else type(there).__name__.strip('_')}",
+                there,
                 "make the same calls of the pipeline on every rank; cancel on rank 0 only",
             )
         )
@@ -148,8 +157,14 @@ class _Companion:
         self._lockstep, self._lane, self._listener = lockstep, lane, listener
 
     def run(self, planned: Round, calls: Calls) -> list[Any]:
-        turn = self._lockstep.take_turn(self._lane, planned)
-        if turn is None:
-            # The pipeline needs something of the right shape to leave its loop with.
-            return [calls(planned.body)] * len(planned.steps)
-        return self._listener.run(turn, calls.forward)
+        return self._listener.run(self._lockstep.take_turn(self._lane, planned), calls.forward)
+
+
+def _describe(kind: type) -> str:
+    words = {
+        _Begin: "the begin of an image",
+        _End: "the end of the block",
+        Layout: "layout of a denoiser for new shapes",
+        _Refused: "refusal of a denoiser",
+    }
+    return words.get(kind, kind.__name__)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from aerogel.errors import DeviceError, compose
 from aerogel.parallel.layout import Layout
+from aerogel.parallel.numerics import Numerics
 from aerogel.parallel.parcel import Parcel
 from aerogel.parallel.rounds import Round
 
@@ -28,6 +32,7 @@ class Join:
     store: str
     backend: str
     timeout_s: float
+    numerics: Numerics
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,31 @@ class OpenLane:
 
 @dataclass(frozen=True)
 class Failure:
-    """Report how a worker failed."""
+    """Report how a worker failed: by itself, or (``lost``) because another process did not answer."""
 
     rank: int
     text: str
+    lost: bool
+
+
+def pack_message(message: Any) -> bytes:
+    """Return ``message`` as bytes for another process of the same run, and for nobody else.
+
+    Raises:
+        DeviceError: it holds something that only this process has.
+    """
+    try:
+        return pickle.dumps(message)
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise DeviceError(
+            compose(
+                "arguments of the denoiser that another process can be given",
+                f"some that cannot be pickled ({error})",
+                "pass tensors, numbers and text, or objects of classes at the top of a module",
+            )
+        ) from error
+
+
+def open_message(data: bytes) -> Any:
+    """Return what :func:`pack_message` was given by another process of the same run."""
+    return pickle.loads(data)

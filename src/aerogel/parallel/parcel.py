@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from aerogel.parallel.trace import TensorSpec
 
-_ALIGNMENT = 16
+_ALIGNMENT = 64  # that of torch's own memory: kernels may round differently elsewhere
 _INLINE_BYTES = 256
 
 

@@ -8,12 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from aerogel.errors import DeviceError, compose
 from aerogel.parallel.exchange import Exchange, make_groups
 from aerogel.parallel.layout import Layout
+from aerogel.parallel.peers import reaching
 from aerogel.parallel.rounds import Round
 from aerogel.parallel.seating import Seating, plan_messages, seat_devices
 from aerogel.parallel.simulator import Forward
-from aerogel.parallel.trace import Source, TensorSpec, distinct_tensors, replace_tensors
+from aerogel.parallel.trace import Source, TensorSpec, distinct_tensors, find_tensors, replace_tensors
 from aerogel.parallel.wiring import Wiring, make_unread
 
 
@@ -65,6 +67,10 @@ class Rank:
         """Return the denoiser's output for each step that the round answers, the same on every rank.
 
         ``forward(step)`` calls the denoiser on the newest input at the time of ``step``.
+
+        Raises:
+            DeviceError: tensors of the output are where they cannot be found.
+            LostError: another rank has ended, or does not answer.
         """
         place = self._me - self.seating.components
         idle = place >= len(planned.tails)
@@ -74,6 +80,7 @@ class Rank:
         seat = _RankSeat(self.exchange, self.seating, self._me, where, fresh=planned.fresh)
         with self._wiring.taken(self._flow, seat):
             output = forward(time)
+        _require_open(output)
         speakers = [self.seating.components + number for number in range(len(planned.tails))]
         if planned.repeated:
             speakers *= 2
@@ -91,6 +98,20 @@ class Rank:
             if speaker == self._me:
                 each.copy_(tensor.detach())
                 self.exchange.sent_bytes += spec.size_bytes * (dist.get_world_size() - 1)
-            dist.broadcast(flat, speaker)
+            with reaching():
+                dist.broadcast(flat, speaker)
             shared.append(each)
         return replace_tensors(output, shared)
+
+
+def _require_open(output: Any) -> None:
+    """Check that no tensor hides in an object whose parts are not known: it would be left as it is here."""
+    seen = {id(each) for each in distinct_tensors(output)}
+    if not seen or any(id(each) not in seen for each in find_tensors(output)):
+        raise DeviceError(
+            compose(
+                "a denoiser that returns tensors: alone, in tuples, lists, dicts or outputs of diffusers",
+                f"{type(output).__name__}",
+                "return a tuple, or register the class with torch.utils._pytree",
+            )
+        )

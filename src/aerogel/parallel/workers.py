@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import secrets
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext, suppress
 from datetime import timedelta
+from multiprocessing import AuthenticationError
 from multiprocessing.connection import Connection, Listener
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 import torch.distributed as dist
@@ -25,7 +26,9 @@ from torch import nn
 from aerogel.errors import RankError, compose
 from aerogel.parallel.layout import Layout
 from aerogel.parallel.line import send_tensors
-from aerogel.parallel.messages import Failure, Join, OpenLane, TakeModel
+from aerogel.parallel.messages import Failure, Join, OpenLane, TakeModel, open_message, pack_message
+from aerogel.parallel.numerics import Numerics
+from aerogel.parallel.peers import LostError, reaching
 from aerogel.parallel.residency import dump_skeleton, list_weights, needed_weights
 from aerogel.parallel.seating import seat_devices
 
@@ -36,8 +39,12 @@ _GRACE_S = 5.0
 class Workers:
     """Own the processes 1 to n of a group whose process 0 is this one."""
 
+    # torch has one default group in a process; these are those that hold it here.
+    _leading: ClassVar[WeakSet[Workers]] = WeakSet()
+
     def __init__(self, devices: Sequence[torch.device], *, threads: int, timeout_s: float) -> None:
-        self._devices, self._world = devices, len(devices)
+        self._devices, self._world, self._timeout_s = devices, len(devices), timeout_s
+        self._stopped = False
         self._folder = tempfile.TemporaryDirectory(prefix="aerogel-")
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
@@ -45,7 +52,7 @@ class Workers:
         self.resident_bytes: dict[str, list[int]] = {}
         try:
             self._start(threads)
-            self._join(timeout_s)
+            self._join()
         except BaseException:
             self.stop()
             raise
@@ -71,10 +78,12 @@ class Workers:
         found: dict[int, Connection] = {}
 
         def accept() -> None:
-            with suppress(OSError, EOFError):
+            # A closed listener ends it; callers without the key are none of ours.
+            with suppress(OSError):
                 while len(found) < self._world - 1:
-                    connection = listener.accept()
-                    found[pickle.loads(connection.recv_bytes())] = connection
+                    with suppress(AuthenticationError, EOFError, ConnectionError):
+                        connection = listener.accept()
+                        found[open_message(connection.recv_bytes())] = connection
 
         # In a thread: a worker that ends before it calls would be waited for without end.
         threading.Thread(target=accept, daemon=True).start()
@@ -92,29 +101,39 @@ class Workers:
             time.sleep(0.02)
         return [found[rank] for rank in range(1, self._world)]
 
-    def _join(self, timeout_s: float) -> None:
+    def _join(self) -> None:
         cuda = self._devices[0].type == "cuda"
         store = (Path(self._folder.name) / "store").as_uri()
-        message = Join(store, "nccl" if cuda else "gloo", timeout_s)
+        message = Join(store, "nccl" if cuda else "gloo", self._timeout_s, Numerics.read())
         self.tell(message)
+        self._leading.add(self)
+        hook = sys.excepthook
         dist.init_process_group(
             message.backend,
             init_method=store,
             rank=0,
             world_size=self._world,
-            timeout=timedelta(seconds=timeout_s),
+            timeout=timedelta(seconds=self._timeout_s),
         )
+        # The group puts a rank before all that this script says of its errors, for good.
+        sys.excepthook = hook
+
+    @classmethod
+    def lead_here(cls) -> bool:
+        """Tell whether the default group of this process is one of workers."""
+        return bool(cls._leading)
 
     @property
     def running(self) -> bool:
-        """Tell whether there are workers still."""
-        return bool(self._processes)
+        """Tell whether nothing has failed, and the end has not come."""
+        return not self._stopped
 
     def tell(self, message: Any) -> None:
         """Send ``message`` to every worker."""
-        data = pickle.dumps(message)
-        for connection in self._connections:
-            connection.send_bytes(data)
+        data = pack_message(message)
+        with reaching():
+            for connection in self._connections:
+                connection.send_bytes(data)
 
     def guard(self, work: Callable[[], Any]) -> Any:
         """Return what ``work`` returns; where it fails, end all, and say which worker was the cause.
@@ -122,17 +141,18 @@ class Workers:
         Raises:
             RankError: a worker failed or ended.
         """
-        if not self._processes:
+        if self._stopped:
             remedy = "leave the block and begin a new one"
             raise RankError(compose("running worker processes", "a run that has failed before", remedy))
         try:
             return work()
-        except BaseException as error:
-            blamed = self._find_failure() if isinstance(error, (RuntimeError, OSError, EOFError)) else None
+        except LostError as error:
+            blamed = self._find_cause()
             self.stop()
-            if blamed is None:
-                raise
-            raise RankError(blamed) from error
+            raise RankError(blamed or str(error)) from error
+        except BaseException:
+            self.stop()
+            raise
 
     def give_model(self, name: str, module: nn.Module) -> None:
         """Give every worker the skeleton of a denoiser."""
@@ -157,9 +177,12 @@ class Workers:
         self.resident_bytes[name] = [self._answer(connection) for connection in self._connections]
 
     def _answer(self, connection: Connection) -> Any:
-        found = pickle.loads(connection.recv_bytes())
+        with reaching():
+            if not connection.poll(self._timeout_s):
+                raise TimeoutError(f"nothing within {self._timeout_s:g} s")
+            found = open_message(connection.recv_bytes())
         if isinstance(found, Failure):
-            raise RankError(_blame(found))
+            raise (LostError if found.lost else RankError)(_blame(found))
         return found
 
     def _require_alive(self) -> None:
@@ -167,22 +190,33 @@ class Workers:
             if process.poll() is not None:
                 raise RankError(self._blame_end(rank, process))
 
-    def _find_failure(self) -> str | None:
-        """Return what a worker reports, or how one ended, within a short time."""
+    def _find_cause(self) -> str | None:
+        """Return which worker failed by itself, ended without a word, or is silent.
+
+        One that has lost another says so as well, and is not the cause.
+        """
         deadline = time.monotonic() + _GRACE_S
-        while time.monotonic() < deadline:
-            for connection in self._connections:
-                with suppress(EOFError, OSError):
-                    while connection.poll():
-                        found = pickle.loads(connection.recv_bytes())
-                        # A peer's end is an error to all that waited for it; the cause is the first.
-                        if isinstance(found, Failure) and "Connection closed" not in found.text:
-                            return _blame(found)
-            for rank, process in enumerate(self._processes, start=1):
-                if (process.poll() or 0) < 0:
-                    return self._blame_end(rank, process)
+        silent = set(range(1, self._world))
+        while silent and time.monotonic() < deadline:
+            # Before their last words are read: these are complete then.
+            ended = [rank for rank, each in enumerate(self._processes, start=1) if each.poll() is not None]
+            for rank, connection in enumerate(self._connections, start=1):
+                for failure in _read_failures(connection):
+                    if not failure.lost:
+                        return _blame(failure)
+                    silent.discard(rank)
+            for rank in ended:
+                if rank in silent:
+                    return self._blame_end(rank, self._processes[rank - 1])
             time.sleep(0.05)
-        return None
+        if not silent:
+            return None
+        names = ", ".join(map(str, sorted(silent)))
+        return compose(
+            f"worker process {names} to answer within {self._timeout_s:g} s",
+            "no word, though it still runs",
+            "see what keeps it busy, or raise timeout_s",
+        )
 
     def _blame_end(self, rank: int, process: subprocess.Popen[bytes]) -> str:
         said = (Path(self._folder.name) / f"{rank}.txt").read_text(errors="replace").strip()
@@ -205,6 +239,7 @@ class Workers:
 
     def stop(self, grace_s: float = 0.0) -> None:
         """End the workers, those that do not end by themselves by force, and leave the group."""
+        self._stopped = True
         for connection in self._connections:
             with suppress(OSError):
                 connection.close()
@@ -215,9 +250,19 @@ class Workers:
             process.kill()
             process.wait()
         self._connections, self._processes = [], []
-        if dist.is_initialized():
-            dist.destroy_process_group()
+        if self in self._leading:
+            self._leading.discard(self)
+            if dist.is_initialized():
+                dist.destroy_process_group()
         self._folder.cleanup()
+
+
+def _read_failures(connection: Connection) -> Iterator[Failure]:
+    with suppress(EOFError, OSError):
+        while connection.poll():
+            found = open_message(connection.recv_bytes())
+            if isinstance(found, Failure):
+                yield found
 
 
 def _blame(failure: Failure) -> str:
@@ -236,9 +281,15 @@ def _start_process(settings: dict[str, Any], said: Path) -> subprocess.Popen[byt
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, settings["path"]))},
+            # Modules come from where they come from here, not from the current folder.
+            env={
+                **os.environ,
+                "PYTHONPATH": os.pathsep.join(filter(None, settings["path"])),
+                "PYTHONSAFEPATH": "1",
+            },
         )
-    assert process.stdin is not None
-    process.stdin.write(json.dumps(settings).encode() + b"\n")
-    process.stdin.close()
+    # One that has ended already is found when it does not call.
+    with suppress(BrokenPipeError), process.stdin or nullcontext() as pipe:
+        if pipe is not None:
+            pipe.write(json.dumps(settings).encode() + b"\n")
     return process
