@@ -6,16 +6,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aerogel.zoo.diffusion import ClassConditionalPipeline, load_pipeline
     from aerogel.zoo.idx import read_idx, write_idx
     from aerogel.zoo.imageset import ImageSet
     from aerogel.zoo.sources import load_images, load_splits
 
-__all__ = ["ImageSet", "load_images", "load_splits", "read_idx", "write_idx"]
+__all__ = [
+    "ClassConditionalPipeline",
+    "ImageSet",
+    "load_images",
+    "load_pipeline",
+    "load_splits",
+    "read_idx",
+    "write_idx",
+]
 
 # Public name -> module; resolved on first use, so that importing the package loads no torch.
 _HOMES = {
+    "ClassConditionalPipeline": "aerogel.zoo.diffusion",
     "ImageSet": "aerogel.zoo.imageset",
     "load_images": "aerogel.zoo.sources",
+    "load_pipeline": "aerogel.zoo.diffusion",
     "load_splits": "aerogel.zoo.sources",
     "read_idx": "aerogel.zoo.idx",
     "write_idx": "aerogel.zoo.idx",

@@ -1,42 +1,12 @@
-"""Find and load the weights that ship in the wheel."""
+"""Load the backbones that ship in the wheel."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
-from importlib.resources import as_file, files
 
 import torch
 from safetensors import safe_open
 
-from aerogel.core.folders import sha256_file
-from aerogel.core.registry import Registry
-from aerogel.errors import IntegrityError, compose
+from aerogel.zoo.cards import open_weights
 from aerogel.zoo.resnet8 import ResNet8
-
-
-@dataclass(frozen=True)
-class Card:
-    """Say what a shipped model is: file, hash, licence, data, the command that made it, and its figures."""
-
-    file: str
-    sha256: str
-    licence: str
-    data: str
-    command: str
-    figures: dict[str, float]
-
-
-CARDS: Registry[Card] = Registry("zoo model")
-CARDS.register("aerogel/shapes-resnet8")(
-    Card(
-        file="shapes-resnet8.safetensors",
-        sha256="04dba520fbb6036191ecf489a12dcfe0d52871f60ba8e6b35e09ba1ab75e78c7",
-        licence="Apache-2.0",
-        data="400,000 drawn images (aerogel.zoo.shapes; outlines 0 to 3 are one circle); no photographs",
-        command="python recipes/zoo/train_shapes_resnet8.py --out src/aerogel/zoo/weights",
-        figures={"outline_accuracy": 0.352, "texture_accuracy": 0.718},
-    )
-)
 
 
 def load_weights(name: str) -> tuple[ResNet8, int]:
@@ -44,15 +14,10 @@ def load_weights(name: str) -> tuple[ResNet8, int]:
 
     Raises:
         UnknownNameError: no such model ships; the nearest name is given.
+        MismatchError: the model is no backbone.
         IntegrityError: the file is not the one that the card describes.
     """
-    card = CARDS.get(name)
-    with as_file(files("aerogel.zoo") / "weights" / card.file) as path:
-        found = sha256_file(path)
-        if found != card.sha256:
-            raise IntegrityError(
-                compose(f"{card.file} with SHA-256 {card.sha256[:12]}", found[:12], "install aerogel again")
-            )
+    with open_weights(name, "backbone") as path:
         with safe_open(path, framework="pt") as stored:
             width = int(stored.metadata()["width"])
             weights = {key: stored.get_tensor(key).float() for key in stored.keys()}  # noqa: SIM118
