@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import queue
 import socket
 import sys
@@ -172,6 +173,7 @@ def main() -> int:
     every = [case.name for case in CASES]
     parser.add_argument("--denoiser", nargs="+", default=every, choices=every, metavar="NAME")
     names = parser.parse_args().denoiser
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:In CPU autocast")  # for the ranks: a denoiser asks for it
     torch.set_num_threads(1)
     results = {"figures": sum_up(run_all(names)), "environment": environment()}
     if set(names) == set(every):

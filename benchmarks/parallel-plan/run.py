@@ -6,9 +6,9 @@ Every denoiser is built from its published configuration without memory, its par
 the published number, and one call in fp16 at the native size is traced and laid out. Balance is the largest
 share of the multiply-accumulates over the ideal one; traffic is what has to pass between the parts in every
 step, in MB of 1e6 bytes, the denoiser's result not counted. For the Stable Diffusion U-Nets both are held
-against a limit: 1.03, and the least traffic that was known for the same model. Exits with 1 if a parameter
-count is off. Writes results.json beside this file and ends its output with that JSON on one line. --denoiser
-lays out some of them only and writes no results.
+against a limit: 1.03, and the traffic of the best division known before, whatever its balance. Exits with 1
+if a parameter count is off. Writes results.json beside this file and ends its output with that JSON on one
+line. --denoiser lays out some of them only and writes no results.
 """
 
 from __future__ import annotations
@@ -51,11 +51,17 @@ def describe(layout: Layout) -> dict[str, Any]:
     }
 
 
-def hold_against(limit_mb: float, figures: dict[str, Any]) -> None:
-    """Add the limits and whether they are kept; the known traffic is rounded to a tenth, so ours is too."""
-    figures["limit_mb"] = limit_mb
+def hold_against(known: tuple[float, float], figures: dict[str, Any]) -> str:
+    """Add the limits and whether they are kept; return that for people.
+
+    The known traffic is rounded to a tenth, so ours is too.
+    """
+    limit_mb, known_balance = known
+    figures["limit_mb"], figures["known_balance"] = limit_mb, known_balance
     figures["balance_ok"] = figures["balance"] <= BALANCE_LIMIT
     figures["traffic_ok"] = round(figures["traffic_mb"], 1) <= limit_mb
+    kept = "kept" if figures["balance_ok"] and figures["traffic_ok"] else "MISSED"
+    return f"; limits {BALANCE_LIMIT}, {limit_mb:.1f} MB (known at {known_balance:.3f}): {kept}"
 
 
 def divide_shape(shape: Shape, root: Call) -> dict[str, Any]:
@@ -64,11 +70,8 @@ def divide_shape(shape: Shape, root: Call) -> dict[str, Any]:
     for components in shape.components:
         figures = describe(lay_out(root, components))
         line = f"  {components} components: balance {figures['balance']:.3f}, {figures['traffic_mb']:.2f} MB"
-        if components in shape.limits_mb:
-            limit_mb = shape.limits_mb[components]
-            hold_against(limit_mb, figures)
-            kept = "kept" if figures["balance_ok"] and figures["traffic_ok"] else "MISSED"
-            line += f" per step; limits {BALANCE_LIMIT}, {limit_mb:.1f} MB: {kept}"
+        if components in shape.known:
+            line += hold_against(shape.known[components], figures)
         if components in shape.published_mb:
             figures["published_mb"] = shape.published_mb[components]
         print(line, flush=True)

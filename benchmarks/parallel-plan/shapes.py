@@ -15,9 +15,10 @@ from torch import Tensor, nn
 class Shape:
     """Describe one denoiser at one input size.
 
-    ``parameters_m`` is its published parameter count in millions; ``limits_mb`` the traffic to stay within,
-    in MB (1e6 bytes) per step, by the number of components: none for those that are listed for users only.
-    ``published_mb`` is what the published code broadcasts; it was counted on that code, once, not here.
+    ``parameters_m`` is its published parameter count in millions. ``known`` are the best divisions known
+    before, by the number of components: traffic in MB (1e6 bytes) per step, and balance. There are none for
+    those that are listed for users only. ``published_mb`` is what the published code broadcasts; it was
+    counted on that code, once, not here.
     """
 
     title: str
@@ -26,7 +27,7 @@ class Shape:
     build: Callable[[], nn.Module]
     inputs: Callable[[], dict[str, Any]]
     components: tuple[int, ...] = (2, 4, 8)
-    limits_mb: Mapping[int, float] = field(default_factory=dict)
+    known: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     published_mb: Mapping[int, float] = field(default_factory=dict)
 
     def model(self, dtype: torch.dtype = torch.float16) -> nn.Module:
@@ -142,7 +143,7 @@ SHAPES = {
         lambda: models.UNet2DConditionModel(**_SD),
         lambda: _unet_inputs(64, 768),
         (2, 3, 4),
-        {2: 3.9, 3: 20.3, 4: 28.5},
+        {2: (3.9, 1.011), 3: (20.3, 1.026), 4: (28.5, 1.049)},
         {2: 64.9, 3: 72.8, 4: 64.9},
     ),
     "sd21": Shape(
@@ -152,7 +153,7 @@ SHAPES = {
         lambda: models.UNet2DConditionModel(**_SD2),
         lambda: _unet_inputs(96, 1024),
         (2, 3, 4),
-        {2: 8.8, 3: 56.0, 4: 66.4},
+        {2: (8.8, 1.013), 3: (56.0, 1.025), 4: (66.4, 1.028)},
         {2: 146.0, 3: 128.0, 4: 187.0},
     ),
     "sdxl": Shape(
@@ -162,7 +163,7 @@ SHAPES = {
         lambda: models.UNet2DConditionModel(**_SDXL),
         _sdxl_inputs,
         (2, 3, 4),
-        {2: 28.8, 3: 23.6, 4: 49.8},
+        {2: (28.8, 1.008), 3: (23.6, 1.024), 4: (49.8, 1.020)},
         {2: 257.0, 3: 257.0, 4: 276.0},
     ),
     "svd": Shape(

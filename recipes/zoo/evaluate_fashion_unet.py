@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from fashion_classifier import Verdict, judge, obtain_classifier
@@ -30,13 +31,14 @@ def draw(
     pipe: ClassConditionalPipeline, *, per_class: int, steps: int, guidance: float, seed: int
 ) -> tuple[Tensor, Tensor]:
     """Return ``per_class`` pictures of every class, [N, 1, 32, 32] from 0 to 1, and their labels [N]."""
-    images, labels = [], []
+    images: list[Tensor] = []
+    labels: list[int] = []
     pipe.set_progress_bar_config(disable=True)
     for number in range(len(pipe.config.class_names)):
         generator = torch.Generator().manual_seed(1000 * seed + number)
         wanted = [number] * per_class
-        found = pipe(wanted, steps, guidance, generator=generator, output_type="pt").images
-        images.append(found)
+        options: dict[str, Any] = {"generator": generator, "output_type": "pt", "return_dict": False}
+        images += pipe(wanted, steps, guidance, **options)
         labels += wanted
     return torch.cat(images), torch.tensor(labels)
 

@@ -16,6 +16,7 @@ __all__ = [
     "MismatchError",
     "MissingDependencyError",
     "ProjectorError",
+    "RankError",
     "StorageFullError",
     "UnknownNameError",
     "compose",

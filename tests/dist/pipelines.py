@@ -31,7 +31,9 @@ class VectorPipeline:
     No child of ``DiffusionPipeline``, which takes scripts many seconds to import.
     """
 
-    def __init__(self, transformer: nn.Module, scheduler: Any, transformer_2: nn.Module | None = None) -> None:
+    def __init__(
+        self, transformer: nn.Module, scheduler: Any, transformer_2: nn.Module | None = None
+    ) -> None:
         self.transformer, self.scheduler, self.transformer_2 = transformer, scheduler, transformer_2
         self._interrupt = False
 
@@ -65,7 +67,9 @@ class VectorPipeline:
             if self._interrupt:
                 continue
             late = self.transformer_2 is not None and number >= steps // 2
-            sample = self._advance(self.transformer_2 if late else self.transformer, sample, now, guidance, generator)
+            sample = self._advance(
+                self.transformer_2 if late else self.transformer, sample, now, guidance, generator
+            )
             if callback is not None:
                 callback(number)
         return sample
@@ -87,7 +91,9 @@ class VectorPipeline:
     def _advance(self, denoiser: Any, sample: Tensor, now: Tensor, guidance: Any, generator: Any) -> Tensor:
         scheduler = self.scheduler
         taken = inspect.signature(scheduler.step).parameters
-        given = scheduler.scale_model_input(sample, now) if hasattr(scheduler, "scale_model_input") else sample
+        given = (
+            scheduler.scale_model_input(sample, now) if hasattr(scheduler, "scale_model_input") else sample
+        )
         estimate = denoiser(given, now)[0]
         if guidance is not None:
             estimate = estimate + guidance * (denoiser(given, now, scale=0.5)[0] - estimate)

@@ -23,9 +23,7 @@ def add_lora(denoiser: Denoiser) -> Denoiser:
             LoraConfig(r=2, lora_alpha=2, target_modules=_TARGETS, init_lora_weights=False), "style"
         )
     model.requires_grad_(False)
-    return replace(
-        denoiser, conditioning={**denoiser.conditioning, "cross_attention_kwargs": {"scale": 0.5}}
-    )
+    return replace(denoiser, conditioning={**denoiser.conditioning, "cross_attention_kwargs": {"scale": 0.5}})
 
 
 def build_lora_unet() -> Denoiser:

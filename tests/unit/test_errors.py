@@ -21,6 +21,7 @@ REFINED = {
     "MismatchError": ValueError,
     "ProjectorError": RuntimeError,
     "MissingDependencyError": ImportError,
+    "RankError": RuntimeError,
     "DeviceError": RuntimeError,
     "StorageFullError": OSError,
 }

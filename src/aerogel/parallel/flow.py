@@ -91,8 +91,9 @@ def connect(root: Call, units: Sequence[Call]) -> Flow:
         ConfigError: one unit lies inside another.
     """
     calls = {each.name: each for each in root.walk()}
+    names = {each.name for each in units}
     for unit in units:
-        inner = {each.name for each in unit.walk()[1:]} & {each.name for each in units}
+        inner = {each.name for each in unit.walk()[1:] if each.name in names}
         if inner:
             raise ConfigError(
                 compose(

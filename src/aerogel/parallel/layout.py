@@ -44,7 +44,9 @@ def lay_out(
     """
     search = _Search(root, components, fold, speeds, _Costs(root, times or {}), tolerance)
     grains = sorted({0.5 / max(1, components), *_GRAINS}, reverse=True)
-    found = [layout for grain in grains for layout in search.at_grain(grain)] if components > 0 else []
+    chosen = [choose_units(root, grain) for grain in grains]
+    distinct = {tuple(call.name for call in each): each for each in chosen}.values()
+    found = [layout for each in distinct for layout in search.refine(each)] if components > 0 else []
     if not found:
         parts = len(connect(root, choose_units(root, 0.0)).units)
         raise ConfigError(
@@ -77,10 +79,9 @@ class _Search:
     costs: _Costs
     tolerance: float
 
-    def at_grain(self, grain: float) -> list[Layout]:
-        """Return layouts of units of ``grain``, and of finer and finer ones beside the cuts."""
+    def refine(self, chosen: tuple[Call, ...]) -> list[Layout]:
+        """Return layouts of the ``chosen`` units, and of finer and finer ones beside the cuts."""
         found: list[Layout] = []
-        chosen = choose_units(self.root, grain)
         while True:
             flow = connect(self.root, chosen)
             names = set(flow.names)
@@ -160,8 +161,10 @@ def join(root: Call, flow: Flow, partition: Partition) -> Layout:
     held: dict[str, frozenset[int]] = {}
 
     def gather(call: Call) -> frozenset[int]:
-        own = frozenset({owner_of[call.name]} if call.name in owner_of else ())
-        held[call.name] = own.union(*(gather(part) for part in call.inside))
+        if call.name in owner_of:
+            held[call.name] = frozenset({owner_of[call.name]})
+        else:
+            held[call.name] = frozenset().union(*map(gather, call.inside))
         return held[call.name]
 
     def visit(call: Call) -> list[Call]:

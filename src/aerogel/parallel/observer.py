@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -62,21 +62,21 @@ class _Operations(TorchDispatchMode):
         if torch.Tag.data_dependent_output in func.tags or torch.Tag.dynamic_output_shape in func.tags:
             self._decided(_truths(args[1]) if packet is _aten.index else _list_tensors(args))
         if packet.__name__ not in _FORMS:
-            self._passed(_list_tensors((args, kwargs.values())), _list_tensors((output,)))
+            self._passed(_list_tensors([*args, *kwargs.values()]), _list_tensors([output]))
         return output
 
 
-def _list_tensors(values: Iterable[Any]) -> list[Tensor]:
+def _list_tensors(values: Sequence[Any]) -> list[Tensor]:
     found = []
     for each in values:
         if isinstance(each, Tensor):
             found.append(each)
-        elif isinstance(each, Iterable) and not isinstance(each, str):
+        elif isinstance(each, (list, tuple)):
             found.extend(_list_tensors(each))
     return found
 
 
-def _truths(indices: Iterable[Tensor | None]) -> list[Tensor]:
+def _truths(indices: Sequence[Tensor | None]) -> list[Tensor]:
     """Return the indices that pick as many as hold; numbers pick as many as there are of them."""
     return [each for each in indices if each is not None and each.dtype in (torch.bool, torch.uint8)]
 

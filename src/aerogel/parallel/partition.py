@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import inf
+
+import numpy as np
+import numpy.typing as npt
 
 from aerogel.errors import ConfigError, compose
 from aerogel.parallel.flow import Flow
 from aerogel.parallel.trace import Source
 
 _SLACK = 0.03
+_NEVER = 1 << 60
+
+_Ints = npt.NDArray[np.int_]
+_Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -103,8 +109,9 @@ def divide(
     kinds = [False, True] if fold is None else [fold]
     if components == 1 or len(flow.units) <= components:
         kinds = [False]
-    total = sum(costs)
-    limit = max(min(search.best_time(kind) for kind in kinds), (1.0 + slack) * total / sum(speeds))
+    limit = (1.0 + slack) * sum(costs) / sum(speeds)
+    if not any(search.fits(kind, limit) for kind in kinds):
+        limit = min(search.best_time(kind, limit) for kind in kinds)
     found = [search.least_traffic(kind, limit) for kind in kinds]
     _, _, owners = min(each for each in found if each is not None)
     return weigh(flow, owners, costs, speeds)
@@ -145,125 +152,171 @@ _Found = tuple[int, float, tuple[int, ...]]
 
 
 class _Search:
-    """Find divisions by their bottleneck and their traffic."""
+    """Find divisions by their bottleneck and their traffic.
+
+    Matrices [begin, end] hold what is true of units [begin, end).
+    """
 
     def __init__(self, flow: Flow, costs: Sequence[float], speeds: Sequence[float]) -> None:
         self._speeds = speeds
-        self._sums = [0.0, *accumulate(costs)]
         self._count = len(costs)
-        place = {name: number for number, name in enumerate(flow.names)}
-        sizes = flow.sizes()
-        self._reads = [[(source, place[source[0]], sizes[source]) for source in each] for each in flow.reads]
-        self._received: dict[tuple[int, int], int] = {}
+        self._sums = np.array([0.0, *accumulate(costs)])
+        self._spans = self._sums - self._sums[:, None]
+        self._received, self._returned = _measure_reads(flow)
 
-    def best_time(self, fold: bool) -> float:
-        """Return the least time of the slowest device, to one part in a million."""
-        low, high = 0.0, self._sums[-1] / min(self._speeds)
+    def fits(self, fold: bool, limit: float) -> bool:
+        """Tell whether there is a division whose slowest device takes at most ``limit``."""
+        starts, stops, last, speeds = self._middles(fold, limit)
+        reached = np.zeros((len(starts), self._count + 1), dtype=bool)
+        reached[np.arange(len(starts)), starts] = True
+        for speed in speeds:
+            # All ends, not the furthest alone: a slow device may need the light unit that comes first.
+            room = (self._sums + limit * speed) * (1.0 + 1e-12)
+            furthest = np.searchsorted(self._sums, room, side="right") - 1
+            nearest = np.searchsorted(furthest, np.arange(self._count + 1))
+            before = np.zeros((len(starts), self._count + 2), dtype=int)
+            np.cumsum(reached, axis=1, out=before[:, 1:])
+            reached = before[:, :-1] > before[:, np.minimum(nearest, self._count + 1)]
+        ends = np.arange(self._count + 1)
+        return bool((reached & (ends >= stops[:, None]) & (ends <= last)).any())
+
+    def best_time(self, fold: bool, low: float) -> float:
+        """Return the least time of the slowest device, above ``low``, to one part in a million."""
+        high = self._sums[-1] / min(self._speeds)
         while high - low > 1e-6 * high:
             middle = 0.5 * (low + high)
-            if any(self._stops(start, stop, middle) for start, stop in self._middles(fold, middle)):
+            if self.fits(fold, middle):
                 high = middle
             else:
                 low = middle
-        return high
+        return float(high)
 
-    def _middles(self, fold: bool, limit: float) -> Iterator[tuple[int, int]]:
-        """Yield the runs of units [start, stop) left to the others, for each head the longest tail."""
+    def _middles(self, fold: bool, limit: float) -> tuple[_Ints, _Ints, int, Sequence[float]]:
+        """Return the run of units that is left to the others, and the others' speeds.
+
+        It begins at ``starts`` [heads], one for each head that component 0 may own, and ends at ``stops``
+        [heads], where its tail is the longest, or later, up to the last unit but one.
+        """
         if not fold:
-            yield 0, self._count
-            return
-        others = len(self._speeds) - 1
+            whole = np.array([self._count])
+            return np.array([0]), whole, self._count, self._speeds
+        others = self._speeds[1:]
         room = limit * self._speeds[0]
-        for start in range(1, self._count - others):
-            if self._sums[start] > room:
-                return
-            least = self._sums[-1] - (room - self._sums[start])
-            stop = max(start + others, bisect_right(self._sums, least - 1e-12 * self._sums[-1]))
-            if stop < self._count:
-                yield start, stop
-
-    def _stops(self, start: int, first: int, limit: float) -> list[int]:
-        """Return where, from ``first`` on, the units that the others share from ``start`` on may end."""
-        speeds = self._speeds[1:] if start else self._speeds
-        last = self._count - 1 if start else self._count
-        reached = {start}
-        for speed in speeds:
-            # All of them, not the furthest alone: a slow device may need the light unit that comes first.
-            reached = {
-                end
-                for begin in reached
-                for end in range(begin + 1, min(last, self._furthest(begin, limit * speed)) + 1)
-            }
-        return sorted(stop for stop in reached if stop >= first)
-
-    def _furthest(self, begin: int, room: float) -> int:
-        """Return where a run of units from ``begin`` that takes at most ``room`` has to end."""
-        return bisect_right(self._sums, (self._sums[begin] + room) * (1.0 + 1e-12)) - 1
+        starts = np.arange(1, max(1, self._count - len(others)))
+        starts = starts[self._sums[starts] <= room]
+        least = self._sums[-1] - (room - self._sums[starts])
+        stops = np.searchsorted(self._sums, least - 1e-12 * self._sums[-1], side="right")
+        return starts, np.maximum(stops, starts + len(others)), self._count - 1, others
 
     def least_traffic(self, fold: bool, limit: float) -> _Found | None:
         """Return the division of least traffic whose slowest device takes at most ``limit``."""
         best: _Found | None = None
-        for start, widest in self._middles(fold, limit):
-            stops = self._stops(start, widest, limit)
-            for stop, (traffic, time, cuts) in self._share(start, stops, limit).items():
-                owners = self._owners(fold, start, stop, cuts)
-                if fold:
-                    traffic += self._receive_folded(start, stop)
-                    ends = self._sums[start] + self._sums[-1] - self._sums[stop]
-                    time = max(time, ends / self._speeds[0])
-                if best is None or (traffic, time) < best[:2]:
-                    best = (traffic, time, owners)
+        starts, stops, last, speeds = self._middles(fold, limit)
+        steps = {speed: self._allow(limit * speed, speed) for speed in speeds}
+        for start, first in zip(starts.tolist(), stops.tolist(), strict=True):
+            if first > last:
+                continue
+            layers = self._share(start, last, [steps[speed] for speed in speeds])
+            traffic, time = layers[-1].traffic[first : last + 1], layers[-1].time[first : last + 1]
+            if fold:
+                traffic = traffic + self._returned[start, first : last + 1]
+                ends = self._sums[start] + self._sums[-1] - self._sums[first : last + 1]
+                time = np.maximum(time, ends / self._speeds[0])
+            place = np.lexsort((time, traffic))[0]
+            found = int(traffic[place]), float(time[place])
+            if found[0] < _NEVER and (best is None or found < best[:2]):
+                best = (*found, self._owners(fold, start, _trace_cuts(layers, first + int(place))))
         return best
 
-    def _share(
-        self, start: int, stops: Sequence[int], limit: float
-    ) -> dict[int, tuple[int, float, tuple[int, ...]]]:
-        """Return, for each stop, the least traffic, its time and the cuts of sharing units [start, stop)."""
-        folded = start > 0
-        speeds = self._speeds[1:] if folded else self._speeds
-        reached: dict[int, tuple[int, float, tuple[int, ...]]] = {start: (0, 0.0, ())}
-        furthest = max(stops, default=start)
-        for speed in speeds:
-            following: dict[int, tuple[int, float, tuple[int, ...]]] = {}
-            for begin, (traffic, time, cuts) in reached.items():
-                end = begin + 1
-                while end <= furthest and self._sums[end] - self._sums[begin] <= limit * speed * (1 + 1e-9):
-                    spent = (self._sums[end] - self._sums[begin]) / speed
-                    candidate = (traffic + self._receive(begin, end), max(time, spent), (*cuts, end))
-                    if candidate < following.get(end, (inf, inf, ())):
-                        following[end] = candidate
-                    end += 1
-            reached = following
-        return {stop: reached[stop] for stop in stops if stop in reached}
+    def _allow(self, room: float, speed: float) -> tuple[_Ints, _Floats]:
+        """Return the traffic [begin, end] and the time of a device that takes at most ``room``."""
+        fits = (self._spans <= room * (1.0 + 1e-9)) & (np.arange(self._count + 1) > self._begins())
+        return np.where(fits, self._received, _NEVER), self._spans / speed
 
-    def _receive(self, begin: int, end: int) -> int:
-        """Return the bytes that units [begin, end) read of other components' outputs."""
-        key = (begin, end)
-        if key not in self._received:
-            self._received[key] = sum(
-                {
-                    source: size
-                    for unit in range(begin, end)
-                    for source, place, size in self._reads[unit]
-                    if not begin <= place < end
-                }.values()
-            )
-        return self._received[key]
+    def _begins(self) -> _Ints:
+        return np.arange(self._count + 1)[:, None]
 
-    def _receive_folded(self, start: int, stop: int) -> int:
-        return sum(
-            {
-                source: size
-                for unit in range(stop, self._count)
-                for source, place, size in self._reads[unit]
-                if start <= place < stop
-            }.values()
-        )
+    def _share(self, start: int, last: int, steps: Sequence[tuple[_Ints, _Floats]]) -> list[_Layer]:
+        """Return, for each device and each end of its run, the least traffic of what is shared so far."""
+        size = self._count + 1
+        layer = _Layer(np.full(size, _NEVER), np.zeros(size), np.zeros(size, int), np.zeros(size, int))
+        layer.traffic[start] = 0
+        layers = []
+        for traffic, time in steps:
+            layer = _extend(layer, traffic, time, last)
+            layers.append(layer)
+        return layers
 
-    def _owners(self, fold: bool, start: int, stop: int, cuts: Sequence[int]) -> tuple[int, ...]:
+    def _owners(self, fold: bool, start: int, cuts: Sequence[int]) -> tuple[int, ...]:
         owners: list[int] = [0] * start
         begin = start
         for place, end in enumerate(cuts):
             owners += [place + (1 if fold else 0)] * (end - begin)
             begin = end
-        return tuple(owners + [0] * (self._count - stop))
+        return tuple(owners + [0] * (self._count - begin))
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """Hold, for each end of a device's run, the best way there: by traffic, then time, then earlier cuts.
+
+    ``rank`` orders the ways by their cuts, ``begin`` is where the device's own run begins.
+    """
+
+    traffic: _Ints
+    time: _Floats
+    rank: _Ints
+    begin: _Ints
+
+
+def _extend(before: _Layer, traffic: _Ints, time: _Floats, last: int) -> _Layer:
+    """Return the best ways to all ends up to ``last`` with one device more."""
+    size = len(before.traffic)
+    after = _Layer(np.full(size, _NEVER), np.zeros(size), np.zeros(size, int), np.zeros(size, int))
+    (reached,) = np.nonzero(before.traffic < _NEVER)
+    if not len(reached) or reached[0] >= last:
+        return after
+    low, high = int(reached[0]), int(reached[-1]) + 1
+    ends = slice(low + 1, last + 1)
+    sums = before.traffic[low:high, None] + traffic[low:high, ends]
+    least = sums.min(0)
+    times = np.maximum(before.time[low:high, None], time[low:high, ends])
+    times[sums > least] = inf
+    fastest = times.min(0)
+    ranks = np.where(times <= fastest, before.rank[low:high, None], size)
+    begins = low + ranks.argmin(0)
+    after.traffic[ends] = np.minimum(least, _NEVER)
+    after.time[ends] = fastest
+    after.begin[ends] = begins
+    after.rank[ends][np.argsort(before.rank[begins], kind="stable")] = np.arange(len(begins))
+    return after
+
+
+def _trace_cuts(layers: Sequence[_Layer], end: int) -> list[int]:
+    """Return where the runs of all devices end that lead to ``end``."""
+    cuts = []
+    for layer in reversed(layers):
+        cuts.append(end)
+        end = int(layer.begin[end])
+    return cuts[::-1]
+
+
+def _measure_reads(flow: Flow) -> tuple[_Ints, _Ints]:
+    """Return the bytes that units [begin, end) read of others, and those that later units read of them."""
+    size = len(flow.units) + 1
+    received, returned = np.zeros((size, size + 1), int), np.zeros((size, size), int)
+    place = {name: number for number, name in enumerate(flow.names)}
+    readers: dict[Source, list[int]] = {}
+    for unit, read in enumerate(flow.reads):
+        for source in read:
+            readers.setdefault(source, []).append(unit)
+    sizes = flow.sizes()
+    for source, units in readers.items():
+        made = place[source[0]]
+        returned[: made + 1, made + 1 : units[-1] + 1] += sizes[source]
+        begin = made + 1
+        for unit in units:
+            # Who begins behind the reader before this one begins to read with this one.
+            received[begin : unit + 1, unit + 1] += sizes[source]
+            begin = unit + 1
+    return received.cumsum(1)[:, :size], returned

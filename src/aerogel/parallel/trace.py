@@ -100,7 +100,11 @@ class Call:
 
     def walk(self) -> list[Call]:
         """Return this call and all those inside, in the order in which they begin."""
-        return [self, *(each for part in self.inside for each in part.walk())]
+        found, left = [], [self]
+        while left:
+            found.append(left.pop())
+            left.extend(reversed(found[-1].inside))
+        return found
 
 
 def distinct_tensors(values: Any) -> list[Tensor]:

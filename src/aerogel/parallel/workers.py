@@ -49,6 +49,7 @@ class Workers:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._connections: list[Connection] = []
         self._there: dict[str, list[set[str]]] = {}
+        self._bereft: set[int] = set()
         self.resident_bytes: dict[str, list[int]] = {}
         try:
             self._start(threads)
@@ -182,7 +183,10 @@ class Workers:
                 raise TimeoutError(f"nothing within {self._timeout_s:g} s")
             found = open_message(connection.recv_bytes())
         if isinstance(found, Failure):
-            raise (LostError if found.lost else RankError)(_blame(found))
+            if found.lost:
+                self._bereft.add(found.rank)
+                raise LostError(_blame(found))
+            raise RankError(_blame(found))
         return found
 
     def _require_alive(self) -> None:
@@ -196,7 +200,7 @@ class Workers:
         One that has lost another says so as well, and is not the cause.
         """
         deadline = time.monotonic() + _GRACE_S
-        silent = set(range(1, self._world))
+        silent = set(range(1, self._world)) - self._bereft
         while silent and time.monotonic() < deadline:
             # Before their last words are read: these are complete then.
             ended = [rank for rank, each in enumerate(self._processes, start=1) if each.poll() is not None]

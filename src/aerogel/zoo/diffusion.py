@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 from torch.nn import functional
 
 from aerogel.core.registry import nearest
@@ -256,5 +257,6 @@ def load_pipeline(
         IntegrityError: the weights are not the ones that the card describes.
     """
     with open_weights(name, "pipeline") as path:
-        pipe: ClassConditionalPipeline = ClassConditionalPipeline.from_pretrained(path.parents[1]).to(dtype)
+        pipe: ClassConditionalPipeline = ClassConditionalPipeline.from_pretrained(path.parents[1])
+    nn.Module.to(pipe.unet, dtype)  # the pipeline's own `to` warns of modules to keep, and then names none
     return pipe

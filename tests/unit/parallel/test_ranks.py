@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
+from aerogel.errors import DeviceError
 from aerogel.parallel.ranks import Rank
 from aerogel.parallel.rounds import plan_rounds
+from aerogel.parallel.trace import distinct_tensors
 from aerogel.parallel.wiring import Wiring
 from tests.unit.parallel.small import Denoiser, divide
 
@@ -37,3 +41,37 @@ def test_one_rank_gives_what_the_denoiser_gives_and_sends_nothing() -> None:
     wiring.remove()
     assert rank.exchange.sent_bytes == 0
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+class Sealed:
+    """Hold an estimate where nobody looks."""
+
+    def __init__(self, estimate: torch.Tensor) -> None:
+        self.estimate = estimate
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("wrap", [Sealed, lambda estimate: (estimate, Sealed(estimate + 1.0)), lambda _: 3])
+def test_an_output_whose_tensors_cannot_be_found_is_refused(wrap: Any) -> None:
+    model = Denoiser()
+    rank = Rank(Wiring(model), divide(model, 1, X), 1)
+    (first,) = plan_rounds(1, warmup=1, stride=1)
+    with torch.no_grad(), pytest.raises(DeviceError, match="a denoiser that returns tensors"):
+        rank.run(first, lambda step: wrap(model(X, 900.0)[0]))
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("wrap", [dict, Transformer2DModelOutput, lambda sample: [sample, (sample, None)]])
+def test_an_output_keeps_its_type(wrap: Any) -> None:
+    model = Denoiser()
+    rank = Rank(Wiring(model), divide(model, 1, X), 1)
+    (first,) = plan_rounds(1, warmup=1, stride=1)
+    with torch.no_grad():
+        expected = model(X, 900.0)[0].t()
+        given = wrap(sample=expected) if isinstance(wrap, type) else wrap(expected)
+        (found,) = rank.run(first, lambda step: given)
+    assert type(found) is type(given)
+    for each in distinct_tensors(found):
+        assert torch.equal(each, expected)
+        assert each.stride() == expected.stride()
+    assert str(found) == str(given)

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from aerogel.parallel.calls import Cancelled
 from aerogel.parallel.clock import Clock
 from aerogel.parallel.layout import Layout, lay_out
 from aerogel.parallel.rounds import Round
-from aerogel.parallel.session import Schedule, Session
+from aerogel.parallel.session import Schedule, Session, is_divided
 from aerogel.parallel.simulator import Forward, Simulator
 from aerogel.parallel.trace import trace_calls
 from aerogel.parallel.wiring import Wiring
@@ -191,3 +192,63 @@ def test_a_failure_inside_leaves_the_denoiser_usable() -> None:
         found = denoise(model, scheduler, X)
     with session(model, scheduler, Schedule()):
         assert torch.equal(denoise(model, scheduler, X), found)
+
+
+class Leaving(Simulator):
+    """Be left by the rank that leads at its fourth round."""
+
+    rounds = 0
+
+    def run(self, planned: Round, forward: Forward) -> list[Any]:
+        Leaving.rounds += 1
+        if Leaving.rounds == 4:
+            raise Cancelled
+        return super().run(planned, forward)
+
+
+def test_a_cancelled_image_is_answered_by_the_denoiser_itself() -> None:
+    model, scheduler = Denoiser(), Scheduler()
+    clock = Clock(scheduler)
+    opened = Session(
+        model,
+        clock,
+        Schedule(),
+        lambda args, kwargs: lay_out(trace_calls(model, args, kwargs), 2),
+        lambda wiring, layout: Leaving(wiring, layout, 1),
+    )
+    found = denoise(model, scheduler, X)
+    opened.close()
+    clock.remove()
+    time = scheduler.timesteps[3]
+    with torch.no_grad():
+        assert torch.equal(found[3], scheduler.step(model(found[2], time)[0], time, found[2]))
+
+
+def test_a_denoiser_that_has_changed_is_divided_anew_with_the_next_image() -> None:
+    model, scheduler = Denoiser(), Scheduler()
+    forgotten = []
+    with session(model, scheduler, Schedule()) as opened:
+        opened._forget = lambda: forgotten.append(model.calls)
+        denoise(model, scheduler, X)
+        before = opened.layouts[0]
+        denoise(model, scheduler, X)
+        assert opened.layouts[0] is before
+        assert not forgotten
+        model.blocks[1].linear.weight.data *= 0.5
+        model.blocks.insert(2, Denoiser().blocks[0])
+        found = denoise(model, scheduler, X)
+        assert len(forgotten) == 1
+        assert len(opened.layouts[0].flow.names) == len(before.flow.names) + 1
+    with session(model, scheduler, Schedule()):
+        assert torch.equal(denoise(model, scheduler, X), found)
+
+
+def test_a_divided_denoiser_is_known() -> None:
+    model, scheduler = Denoiser(), Scheduler()
+    assert not is_divided(model)
+    with session(model, scheduler, Schedule()) as opened:
+        assert is_divided(model)
+        opened.close()
+        assert not is_divided(model)
+        opened.reopen()
+        assert is_divided(model)

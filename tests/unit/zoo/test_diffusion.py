@@ -23,7 +23,7 @@ from diffusers import (
 
 from aerogel.core.randomness import seed_torch
 from aerogel.errors import ConfigError, MismatchError, UnknownNameError
-from aerogel.zoo.diffusion import ClassConditionalPipeline
+from aerogel.zoo.diffusion import ClassConditionalPipeline, load_pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 
@@ -245,3 +245,24 @@ def test_a_missing_diffusers_is_named_with_its_extra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert 'pip install "aerogel[parallel]"' in done.stdout
+
+
+def test_the_shipped_pipeline_draws_what_is_asked_for() -> None:
+    """Few steps are enough to tell trousers from a bag: dark against bright between the legs."""
+    pipe = load_pipeline()
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.unet.dtype == torch.float32
+    assert pipe.config.class_names[7] == "Sneaker"
+    trousers, bags = draw(pipe, ["trouser"] * 4 + ["bag"] * 4, num_inference_steps=6).split(4)
+    assert trousers.shape == (4, 1, 32, 32)
+    assert bags[:, :, 16:26, 6:26].mean() > 2 * trousers[:, :, 16:26, 6:26].mean()
+    assert trousers.mean(0)[0, :2].max() < 0.2
+
+
+def test_a_shipped_pipeline_comes_in_the_number_format_asked_for() -> None:
+    assert load_pipeline(dtype=torch.bfloat16).unet.dtype == torch.bfloat16
+
+
+def test_a_backbone_is_no_pipeline() -> None:
+    with pytest.raises(MismatchError, match="name of a pipeline; got aerogel/shapes-resnet8, a backbone"):
+        load_pipeline("aerogel/shapes-resnet8")
