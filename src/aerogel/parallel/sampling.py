@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from aerogel.core.progress import is_watched
 from aerogel.errors import ConfigError, DataError, compose
 
 Pictures = npt.NDArray[np.float32]
@@ -49,7 +46,7 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
         UnknownNameError: no such model ships with Aerogel.
         DataError: it cannot be opened.
     """
-    from aerogel.zoo.diffusion import ClassConditionalPipeline, load_pipeline
+    from aerogel.zoo.diffusion import ClassConditionalPipeline, load_pipeline, quiet_loading
 
     if model.startswith("aerogel/") and not Path(model).exists():
         return load_pipeline(model, dtype=dtype).to(device)
@@ -58,7 +55,7 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
     kind = ClassConditionalPipeline if _read_class(model) == _OURS else DiffusionPipeline
     numbers = "dtype" if _has_dtype() else "torch_dtype"
     try:
-        with _quiet_loading():
+        with quiet_loading():
             pipe = kind.from_pretrained(model, **{numbers: dtype})
     except (OSError, ValueError) as error:
         raise DataError(
@@ -77,21 +74,6 @@ def _has_dtype() -> bool:
 
     major, minor = diffusers.__version__.split(".")[:2]
     return (int(major), int(minor)) >= (0, 42)
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Show no bars of loading where nobody watches."""
-    from diffusers.utils import logging
-
-    watched = is_watched()
-    if not watched:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if not watched:
-            logging.enable_progress_bar()
 
 
 def _read_class(model: str) -> str | None:

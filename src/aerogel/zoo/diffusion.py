@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from aerogel.core.progress import is_watched
 from aerogel.core.registry import nearest
 from aerogel.errors import ConfigError, MismatchError, MissingDependencyError, UnknownNameError, compose
 from aerogel.zoo.cards import open_weights
 
 try:
     from diffusers import DiffusionPipeline, ImagePipelineOutput, SchedulerMixin, UNet2DModel
+    from diffusers.utils import logging
     from diffusers.utils.torch_utils import randn_tensor
 except ImportError as error:
     raise MissingDependencyError(
@@ -256,7 +259,20 @@ def load_pipeline(
         MismatchError: the model is no pipeline.
         IntegrityError: the weights are not the ones that the card describes.
     """
-    with open_weights(name, "pipeline") as path:
+    with open_weights(name, "pipeline") as path, quiet_loading():
         pipe: ClassConditionalPipeline = ClassConditionalPipeline.from_pretrained(path.parents[1])
     nn.Module.to(pipe.unet, dtype)  # the pipeline's own `to` warns of modules to keep, and then names none
     return pipe
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Show no bars of loading where nobody watches."""
+    watched = is_watched()
+    if not watched:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if not watched:
+            logging.enable_progress_bar()
