@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from aerogel.parallel.layout import lay_out
+from aerogel.parallel.layout import Layout, lay_out
 from aerogel.parallel.rounds import plan_rounds
 from aerogel.parallel.simulator import Simulator
 from aerogel.parallel.trace import trace_calls
@@ -22,7 +23,7 @@ from tests.parallel import tiny_adapters
 from tests.parallel.tiny import Denoiser
 from tests.parallel.tiny_unets import build_conditional_unet, build_controlled_unet
 
-STEPS = 4
+STEPS = 3
 
 
 @pytest.fixture(autouse=True)
@@ -38,15 +39,18 @@ def sample_in_turn(denoiser: Denoiser) -> Tensor:
     return sample
 
 
-def simulate(denoiser: Denoiser, warmup: int = 1, *, poisoned: bool = False, components: int = 3) -> Tensor:
-    """Sample as a group of devices would that was laid out for the denoiser as it is."""
-    layout = lay_out(trace_calls(denoiser.model, *denoiser.inputs(denoiser.noise, 0)), components)
+def divide(denoiser: Denoiser, components: int = 2) -> Layout:
+    return lay_out(trace_calls(denoiser.model, *denoiser.inputs(denoiser.noise, 0)), components)
+
+
+def simulate(denoiser: Denoiser, layout: Layout, warmup: int = 1, *, poisoned: bool = False) -> Tensor:
+    """Sample as a group of devices would."""
     wiring = Wiring(denoiser.model)
     simulator = Simulator(wiring, layout, 1, poisoned=poisoned)
     sample = denoiser.noise
     try:
         for planned in plan_rounds(STEPS, warmup=warmup, stride=1):
-            for noise in simulator.run(planned, lambda step, now=sample: denoiser.predict(now, step)):
+            for noise in simulator.run(planned, partial(denoiser.predict, sample)):
                 sample = sample - 0.1 * noise
     finally:
         wiring.remove()
@@ -54,11 +58,12 @@ def simulate(denoiser: Denoiser, warmup: int = 1, *, poisoned: bool = False, com
 
 
 def check(denoiser: Denoiser) -> Tensor:
-    """Hold the simulator to what it promises; return what it gives."""
+    """Hold the simulator to what it promises of the denoiser as it is; return what it gives."""
+    layout = divide(denoiser)
     exact = sample_in_turn(denoiser)
-    assert torch.equal(simulate(denoiser, STEPS), exact)
-    result = simulate(denoiser)
-    assert torch.equal(simulate(denoiser, poisoned=True), result)
+    assert torch.equal(simulate(denoiser, layout, STEPS), exact)
+    result = simulate(denoiser, layout)
+    assert torch.equal(simulate(denoiser, layout, poisoned=True), result)
     assert torch.equal(sample_in_turn(denoiser), exact)
     assert (result - exact).norm() < 0.2 * exact.norm()
     return result
@@ -76,16 +81,16 @@ def scaled(denoiser: Denoiser, scale: float) -> Denoiser:
 
 def test_a_lora_adapter_comes_at_any_strength_and_goes() -> None:
     plain = build_conditional_unet()
-    before = simulate(plain)
+    before = check(plain)
     adapted = tiny_adapters.add_lora(plain)
     model: Any = adapted.model
     none, half, full = (check(scaled(adapted, scale)) for scale in (0.0, 0.5, 1.0))
     assert distance(none, before) < 1e-5
     assert 0.01 < distance(half, before) < distance(full, before)
     model.disable_adapters()
-    assert torch.equal(simulate(plain), before)
+    assert torch.equal(check(plain), before)
     model.enable_adapters()
-    assert torch.equal(simulate(scaled(adapted, 1.0)), full)
+    assert torch.equal(check(scaled(adapted, 1.0)), full)
     model.fuse_lora()
     assert distance(check(plain), full) < 0.01
     model.unfuse_lora()
@@ -96,9 +101,8 @@ def test_a_lora_adapter_comes_at_any_strength_and_goes() -> None:
 def test_an_adapter_that_comes_between_images_is_part_of_the_next() -> None:
     """The wiring stands before blocks, and peft replaces the layers inside them."""
     plain = build_conditional_unet()
-    layout = lay_out(trace_calls(plain.model, *plain.inputs(plain.noise, 0)), 2)
     wiring = Wiring(plain.model)
-    simulator = Simulator(wiring, layout, 1)
+    simulator = Simulator(wiring, divide(plain), 1)
     (whole,) = plan_rounds(1, warmup=1, stride=1)
     (before,) = simulator.run(whole, lambda step: plain.predict(plain.noise, step))
     adapted = tiny_adapters.add_lora(plain)
@@ -110,12 +114,12 @@ def test_an_adapter_that_comes_between_images_is_part_of_the_next() -> None:
 
 def test_freeu_changes_the_sample_and_can_be_switched_off() -> None:
     plain = build_conditional_unet()
-    before = simulate(plain)
+    before = check(plain)
     freed = tiny_adapters.build_freeu_unet()
     model: Any = freed.model
     assert distance(check(freed), before) > 0.01
     model.disable_freeu()
-    assert torch.equal(simulate(freed), before)
+    assert torch.equal(check(freed), before)
 
 
 def test_image_prompts_change_the_sample() -> None:
@@ -133,7 +137,7 @@ def test_image_prompts_change_the_sample() -> None:
 
 
 def test_a_control_net_changes_the_sample() -> None:
-    assert distance(check(build_controlled_unet()), simulate(build_conditional_unet())) > 0.01
+    assert distance(check(build_controlled_unet()), check(build_conditional_unet())) > 0.01
 
 
 def cast_layers(model: Any) -> None:
@@ -162,6 +166,6 @@ def order_channels_last(model: Any) -> None:
 )
 def test_other_settings_of_diffusers_go_on(change: Callable[[Any], None]) -> None:
     denoiser = build_conditional_unet()
-    before = simulate(denoiser)
+    before = check(denoiser)
     change(denoiser.model)
     assert distance(check(denoiser), before) < 0.05

@@ -53,7 +53,8 @@ CARDS.register("aerogel/fashion-unet")(
         data="the 60,000 training images of Fashion-MNIST (Zalando, MIT licence), padded to 32x32",
         command="python recipes/zoo/train_fashion_unet.py --work runs/fashion-unet"
         " --out src/aerogel/zoo/weights/fashion-unet",
-        figures={"recognised": 0.0},
+        # Of 300 pictures at guidance 3, by a judge that knows 93.0 % of the test images.
+        figures={"recognised": 0.993, "judge_accuracy": 0.930},
     )
 )
 

@@ -50,6 +50,25 @@ def test_every_tensor_moves_and_ties_hold(device: str) -> None:
         torch.testing.assert_close(replica(torch.ones(1, 4)), model.eval()(torch.ones(1, 4)))
 
 
+def test_without_a_device_only_the_parameters_are_shared() -> None:
+    model = Holder().requires_grad_(True)
+    replica: Any = copy_model(model, None)
+    assert replica.first.weight is replica.second.weight is model.first.weight
+    assert replica.unregistered[0].weight is model.unregistered[0].weight
+    pairs = [
+        (replica.grid, model.grid),
+        (replica.history, model.history),
+        (replica.anchors[1]["deep"][0], model.anchors[1]["deep"][0]),
+    ]
+    for copied, original in pairs:
+        assert torch.equal(copied, original)
+        assert copied.data_ptr() != original.data_ptr()
+    assert replica.anchors[1]["deep"][1] is replica.grid
+    assert model.first.weight.requires_grad
+    assert (model.training, replica.training) == (True, False)
+    torch.testing.assert_close(replica(torch.ones(1, 4)), model.eval()(torch.ones(1, 4)))
+
+
 def test_hooks_that_compute_weights_stay_and_others_go() -> None:
     layer = nn.Linear(4, 4)
     nn.utils.spectral_norm(layer)
