@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
   aerogel sample aerogel/fashion-unet --class sneaker --class bag --count 4
-  aerogel sample owner/model --prompt "a kitten" --devices 4 --warmup 3
-  aerogel sample plan owner/model --prompt "a kitten" --devices 4
-  torchrun --nproc-per-node 2 -m aerogel sample owner/model --prompt "a kitten"
+  aerogel sample owner/model --prompt kitten --devices 4 --warmup 3
+  aerogel sample plan owner/model --prompt kitten --devices 4
+  torchrun --nproc-per-node 2 -m aerogel sample owner/model --prompt kitten
 """
 
 

@@ -19,7 +19,7 @@ PLAN_EXAMPLES = """Examples:
   aerogel sample plan aerogel/fashion-unet --class bag --devices 3
 """
 SIMULATE_EXAMPLES = """Examples:
-  aerogel sample simulate aerogel/fashion-unet --class bag --devices 4 --stride 2
+  aerogel sample simulate aerogel/fashion-unet --class bag --devices 4
 """
 VERIFY_EXAMPLES = """Examples:
   aerogel sample verify aerogel/fashion-unet --class bag --class coat --count 4 --devices 2
