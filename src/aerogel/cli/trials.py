@@ -145,7 +145,7 @@ def verify_command(
     Exit code 1: the parallel pictures are not those of the simulator.
     """
     from aerogel.core.folders import create_folder
-    from aerogel.parallel.account import describe, measure_likeness
+    from aerogel.parallel.account import describe, measure_likeness, write_likeness
     from aerogel.parallel.sampling import draw
     from aerogel.parallel.trial import verify
     from aerogel.report import write_report
@@ -166,8 +166,8 @@ def verify_command(
         write_report(describe(model, request, trial, command=read_command()), place / "report.html")
         seal_pictures(place, trial.parallel, model, request, config, facts)
     screen.say(str(trial.stats))
-    for name, text in likeness.items():
-        screen.say(f"against sampling in turn: {name} {text}")
+    for name, found in likeness.items():
+        screen.say(f"against sampling in turn: {name} {write_likeness(found)}")
     screen.say(
         "the parallel pictures are those of the simulator, bit for bit"
         if trial.exact

@@ -30,6 +30,15 @@ def measure_likeness(trial: Trial) -> dict[str, Measurement]:
     return {"PSNR": psnr(ours, theirs), "SSIM": ssim(ours, theirs)}
 
 
+def write_likeness(found: Measurement) -> str:
+    """Return the value and its spread over the pictures."""
+    if "identical" in found.name:
+        return found.name.partition(" ")[2].strip("()")
+    digits = 1 if found.unit else 3
+    spread = "" if found.spread is None else f" ± {found.spread:.{digits}f}"
+    return f"{found.value:.{digits}f}{spread} {found.unit}".strip()
+
+
 def _as_tensor(pictures: Pictures) -> torch.Tensor:
     """Return pictures, or the frames of videos, as [N, C, H, W]."""
     frames = torch.from_numpy(to_bytes(pictures)).flatten(0, -4)
@@ -80,7 +89,8 @@ def _describe_receipt(request: Request, trial: Trial, speed: Speed | None, devic
         ),
         saved=tuple(saved),
         lost=tuple(
-            ReceiptLine(name, str(found), "against sampling in turn") for name, found in likeness.items()
+            ReceiptLine(name, write_likeness(found), "against sampling in turn")
+            for name, found in likeness.items()
         ),
         total=(
             f"{median(speed.alone):.2f} s become {median(speed.parallel):.2f} s" if speed is not None else ""

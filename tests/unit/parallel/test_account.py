@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from aerogel.parallel.account import describe, measure_likeness
+from aerogel.parallel.account import describe, measure_likeness, write_likeness
 from aerogel.parallel.api import simulate
 from aerogel.parallel.sampling import Request, draw
 from aerogel.parallel.trial import Speed, Trial
@@ -45,8 +47,16 @@ def test_the_report_says_what_was_paid_saved_and_lost(trial: Trial) -> None:
     assert lines["devices"] == "2"
     assert lines["time"] == "2.00 times sooner"
     assert [line.label for line in report.receipt.lost] == ["PSNR", "SSIM"]
+    assert re.fullmatch(r"\d+\.\d ± \d+\.\d dB", report.receipt.lost[0].value)
     page = render_report(report)
     assert "bit for bit" in page and "aerogel sample verify a/model" in page
+
+
+def test_equal_pictures_are_called_identical(trial: Trial) -> None:
+    same = Trial(trial.sequential, trial.sequential, True, 0.0, trial.plan, trial.stats)
+    likeness = measure_likeness(same)
+    assert write_likeness(likeness["PSNR"]) == "all identical"
+    assert write_likeness(likeness["SSIM"]) == "1.000 ± 0.000"
 
 
 def test_a_difference_from_the_simulator_is_told(trial: Trial) -> None:
