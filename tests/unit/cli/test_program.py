@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from aerogel.cli.program import build_app, build_condense, main, name_help
+from aerogel.cli.program import build_app, build_condense, build_sample, main, name_help
 
 
 def test_the_verbs() -> None:
     verbs = {name for name in build_app().resolved_commands() if not name.startswith("-")}
-    assert verbs == {"demo", "condense", "report", "env", "doctor"}
+    assert verbs == {"demo", "condense", "sample", "report", "env", "doctor"}
     stages = [name for name in build_condense().resolved_commands() if not name.startswith("-")]
     assert stages == ["teacher", "select", "generator", "pack", "student", "eval", "verify", "size"]
+    trials = [name for name in build_sample().resolved_commands() if not name.startswith("-")]
+    assert trials == ["plan", "simulate", "verify", "bench"]
 
 
 def test_completion_can_be_installed() -> None:
