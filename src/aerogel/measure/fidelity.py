@@ -85,8 +85,8 @@ def frechet_distance(features: Any, reference_features: Any, *, features_name: s
     all with the FID of Inception features. The estimate is too high by an amount that falls with N and M, so
     compare only distances of as many samples; the note warns where there are too few for a full covariance.
 
-    The value is ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of means and covariances (n - 1): equation 6 of
-    arXiv 1706.08500. With centred features A and B the trace of the root is the sum of the singular values
+    The value is ``|m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2))`` of means and covariances (n - 1): equation 6
+    of arXiv 1706.08500. With centred features A and B the trace of the root is the sum of the singular values
     of A B^T, which needs no root of a matrix.
 
     Raises:
