@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from aerogel.condense.labels import (
     store_labels,
     stored_epochs,
 )
+from aerogel.condense.merged import Merged
 from aerogel.condense.projector import Fidelity, compare_logits
 from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
@@ -54,7 +55,10 @@ class MeanLogits:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Hold what the label generator ``adapted`` is trained with; ``work`` is the folder of its stage."""
+    """Hold what the label generator ``adapted`` is trained with; ``work`` is the folder of its stage.
+
+    ``norms`` is its backbone's.
+    """
 
     adapted: PeftModel
     data: ImageSet
@@ -64,6 +68,7 @@ class Lesson:
     seed: int
     device: str
     work: Path
+    norms: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def views(self) -> Views:
@@ -72,8 +77,8 @@ class Lesson:
 
     @cached_property
     def forward(self) -> nn.Module:
-        """Return the forward pass of the generator."""
-        return fused(self.adapted.to(self.device), self.config.fit)
+        """Return the forward pass of the generator, its changes merged into the weights."""
+        return fused(Merged(self.adapted.to(self.device), self.norms), self.config.fit)
 
     @cached_property
     def targets(self) -> MeanLogits:

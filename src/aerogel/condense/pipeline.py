@@ -298,7 +298,8 @@ class Pipeline:
             seed=derive_seed(self.config.seed, "generator/adapter"),
         )
         teachers = self.teacher.snapshots[-config.weak_teachers :]
-        lesson = Lesson(adapted, self.train, teachers, config, views, self.config.seed, self.device, work)
+        seed, norms = self.config.seed, self.backbone.norms
+        lesson = Lesson(adapted, self.train, teachers, config, views, seed, self.device, work, norms)
         self.watch("label generator", train_generator(lesson), config.fit.epochs)
         if config.tune_epochs:
             run = tune_generator(lesson, self.training_set)
@@ -311,7 +312,7 @@ class Pipeline:
             self.held_out,
             self.training_set,
             views,
-            seed=self.config.seed,
+            seed=seed,
             device=self.device,
         )
         require_above_chance(fidelity[0], len(self.sources.train.class_names))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -28,8 +30,13 @@ class Block(nn.Module):
 class ResNet8(nn.Module):
     """Turn RGB images of any size into pooled features [B, 4 x width]: a stem and three residual blocks.
 
-    :meth:`maps` gives them before pooling.
+    :meth:`maps` gives them before pooling. ``NORMS`` maps each convolution to the normalisation after it.
     """
+
+    NORMS: ClassVar[dict[str, str]] = {
+        "stem": "norm",
+        **{f"block{i}.conv{j}": f"block{i}.norm{j}" for i in (1, 2, 3) for j in (1, 2)},
+    }
 
     def __init__(self, width: int = 16) -> None:
         super().__init__()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -19,7 +19,8 @@ class Backbone:
     """Hold a frozen image tower and what is needed to name it exactly.
 
     ``module`` maps images [B, C, S, S] in [0, 1] to features [B, ``features``] in float32. ``lora_targets``
-    are the names, inside ``module``, of the layers that take a low-rank change. ``text`` maps (class names,
+    are the names, inside ``module``, of the layers that take a low-rank change; ``norms`` maps the names of
+    convolutions to those of the batch normalisations that alone read them. ``text`` maps (class names,
     templates) to unit rows [classes, ``features``] where the backbone has a text tower; ``logit_scale`` is
     then its temperature. ``grid`` x ``grid`` are the cells that the features are of. ``unit_features`` says
     that the features have length 1, so that they need no standardisation. ``sha256`` is over the weights,
@@ -36,6 +37,7 @@ class Backbone:
     text: TextEmbedding | None = None
     logit_scale: float = 1.0
     unit_features: bool = False
+    norms: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_backbone(name: str, grid: int | None = None, *, size: int = 0) -> Backbone:

@@ -48,4 +48,5 @@ def load_shipped(name: str, grid: int | None = None, *, size: int = 0) -> Backbo
         lora_targets=tuple(convolutions),
         sha256=hash_weights(module),
         size_bytes=size_bytes,
+        norms={f"network.{conv}": f"network.{norm}" for conv, norm in ResNet8.NORMS.items()},
     )
