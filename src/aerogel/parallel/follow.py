@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
@@ -84,6 +85,9 @@ def serve(connection: Connection, rank: int, world: int, where: torch.device) ->
             follower.take_turn(message)
         elif isinstance(message, OpenLane):
             connection.send_bytes(pack_message(follower.open_lane(message)))
+            # A collection that walks through all models and libraries would make a round wait.
+            gc.collect()
+            gc.freeze()
         elif isinstance(message, TakeModel):
             follower.take_model(message)
         elif isinstance(message, Join):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from aerogel.parallel.calls import Arguments, Calls
 from aerogel.parallel.messages import Turn, open_message, pack_message
+from aerogel.parallel.outbox import Outbox
 from aerogel.parallel.parcel import Packer, Unpacker
 from aerogel.parallel.peers import reaching
 from aerogel.parallel.rounds import Round
@@ -33,6 +34,7 @@ class GroupLine:
 
     def __init__(self, group: Any = None) -> None:
         self._group = group
+        self._outbox = Outbox(group)
 
     def tell(self, message: Any) -> None:
         """Send ``message`` to every rank of the group; rank 0 calls this, the others :meth:`hear`."""
@@ -40,10 +42,14 @@ class GroupLine:
         short = torch.zeros(_SHORT_BYTES, dtype=torch.uint8)
         head = len(data).to_bytes(8, "little") + data[: _SHORT_BYTES - 8]
         short[: len(head)] = torch.frombuffer(bytearray(head), dtype=torch.uint8)
-        with reaching():
-            dist.broadcast(short, 0, self._group)
-            if len(data) > _SHORT_BYTES - 8:
-                dist.broadcast(torch.frombuffer(bytearray(data), dtype=torch.uint8), 0, self._group)
+        self._outbox.wait()
+        self._outbox.send(short)
+        if len(data) > _SHORT_BYTES - 8:
+            self._outbox.send(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+
+    def finish(self) -> None:
+        """Wait until all has been heard."""
+        self._outbox.wait()
 
     def hear(self) -> Any:
         """Return the next message."""
@@ -67,14 +73,15 @@ class Speaker:
         self.runner = runner
         self._line, self._lane, self._where = line, lane, where
         self._packer = Packer(where)
+        self._outbox = Outbox()
 
     def run(self, planned: Round, calls: Calls) -> list[Any]:
         """Return the denoiser's output for each step that the round answers."""
+        self._outbox.wait()
         parcel, buffer = self._packer.pack(dict(calls.arguments))
         self._line.tell(Turn(self._lane, planned, _read_autocast(self._where), parcel))
         if parcel.size_bytes:
-            with reaching():
-                dist.broadcast(buffer, 0)
+            self._outbox.send(buffer)
         return self.runner.run(planned, calls)
 
 

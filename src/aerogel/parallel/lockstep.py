@@ -15,6 +15,7 @@ from aerogel.parallel.calls import Calls, Cancelled
 from aerogel.parallel.layout import Layout
 from aerogel.parallel.line import GroupLine, Listener, Speaker
 from aerogel.parallel.messages import Turn
+from aerogel.parallel.outbox import Outbox
 from aerogel.parallel.peers import reaching
 from aerogel.parallel.rounds import Round
 from aerogel.parallel.session import Runner
@@ -54,6 +55,7 @@ class Lockstep:
         self._leads = dist.get_rank() == 0
         # What is said stays off the device, whatever back end moves the tensors.
         self._line = GroupLine(dist.new_group(backend="gloo") if dist.get_backend() != "gloo" else None)
+        self._outbox = Outbox()
         self._held: Any = None
         self._cancelled = False
 
@@ -74,12 +76,15 @@ class Lockstep:
         """Copy rank 0's samples over those in ``values``."""
         if self._cancelled:
             return
+        self._outbox.wait()
         for tensor in distinct_tensors(values):
             shared = tensor.detach().to(self._where, copy=True).contiguous()
+            if self._leads:
+                self._outbox.send(shared)
+                continue
             with reaching():
                 dist.broadcast(shared, 0)
-            if not self._leads:
-                tensor.copy_(shared)
+            tensor.copy_(shared)
 
     def lay_out(self, make: Callable[[], Layout]) -> Layout:
         """Return the layout that ``make`` gives on rank 0."""
@@ -115,6 +120,8 @@ class Lockstep:
         """Leave the block together."""
         if self._leads:
             self._line.tell(_End())
+            self._line.finish()
+            self._outbox.wait()
         else:
             self._expect(_End)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from aerogel.errors import DeviceError, compose
 from aerogel.parallel.exchange import Exchange, make_groups
 from aerogel.parallel.layout import Layout
+from aerogel.parallel.outbox import Outbox
 from aerogel.parallel.peers import reaching
 from aerogel.parallel.rounds import Round
 from aerogel.parallel.seating import Seating, plan_messages, seat_devices
@@ -23,9 +26,15 @@ class _RankSeat:
     """Run this rank's units; send what others read; take what it reads from the exchange."""
 
     def __init__(
-        self, exchange: Exchange, seating: Seating, me: int, where: torch.device, *, fresh: bool
+        self,
+        exchange: Exchange,
+        seating: Seating,
+        me: int,
+        unread: Callable[[TensorSpec], Tensor],
+        *,
+        fresh: bool,
     ) -> None:
-        self._exchange, self._where, self._fresh = exchange, where, fresh
+        self._exchange, self._unread, self._fresh = exchange, unread, fresh
         copy = me >= seating.components
         # In the warm-up a copy of the last component has nothing to add: it only listens.
         self._owned = frozenset() if copy and fresh else seating.owned[me]
@@ -42,7 +51,7 @@ class _RankSeat:
     def fetch(self, source: Source, spec: TensorSpec) -> Tensor:
         if source in self._read:
             return self._exchange.receive(source, fresh=self._fresh)
-        return make_unread(spec, self._where, poisoned=False)
+        return self._unread(spec)
 
 
 class Rank:
@@ -57,10 +66,16 @@ class Rank:
         self._me = dist.get_rank()
         messages = plan_messages(layout, self.seating)
         self.exchange = Exchange(messages, self._me, wiring.where, make_groups(messages))
+        self._outbox = Outbox()
         self._wiring, self._flow = wiring, layout.flow
+        # Made once: nobody reads what is in them.
+        self._make_unread = functools.cache(
+            functools.partial(make_unread, device=wiring.where, poisoned=False)
+        )
 
     def finish(self) -> None:
         """Let what is under way arrive."""
+        self._outbox.wait()
         self.exchange.finish()
 
     def run(self, planned: Round, forward: Forward) -> list[Any]:
@@ -76,11 +91,11 @@ class Rank:
         idle = place >= len(planned.tails)
         time = planned.body if place < 0 or idle else planned.tails[place]
         self.exchange.begin()
-        where = self._wiring.where
-        seat = _RankSeat(self.exchange, self.seating, self._me, where, fresh=planned.fresh)
+        seat = _RankSeat(self.exchange, self.seating, self._me, self._make_unread, fresh=planned.fresh)
         with self._wiring.taken(self._flow, seat):
             output = forward(time)
         _require_open(output)
+        self._outbox.wait()
         speakers = [self.seating.components + number for number in range(len(planned.tails))]
         if planned.repeated:
             speakers *= 2
@@ -97,9 +112,13 @@ class Rank:
             each = spec.view(flat)
             if speaker == self._me:
                 each.copy_(tensor.detach())
+                self._outbox.send(flat)
                 self.exchange.sent_bytes += spec.size_bytes * (dist.get_world_size() - 1)
-            with reaching():
-                dist.broadcast(flat, speaker)
+                # A clone: the pipeline may change it in place while it is under way.
+                each = each.clone()
+            else:
+                with reaching():
+                    dist.broadcast(flat, speaker)
             shared.append(each)
         return replace_tensors(output, shared)
 
