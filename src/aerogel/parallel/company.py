@@ -129,7 +129,7 @@ class Team:
 
         def open_lane() -> Rank:
             self._workers.open_lane(key, name, denoiser, layout, self._stride)
-            rank = Rank(wiring, layout, self._stride)
+            rank = Rank(wiring, layout, self._stride, led=True)
             self._workers.await_lane(name)
             return rank
 

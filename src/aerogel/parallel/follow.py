@@ -56,7 +56,7 @@ class Follower:
         like = list_weights(module)
         lacking = message.weights.get(self._rank, [])
         place_weights(module, {name: receive_tensor(like[name], self._where) for name in lacking})
-        runner = Rank(self._wirings[message.model], message.layout, message.stride)
+        runner = Rank(self._wirings[message.model], message.layout, message.stride, led=True)
         self._ranks.append(runner)
         self._lanes[message.key] = message.model, Listener(runner, self._where)
         resident = {id(each): name for name, each in list_weights(module).items() if not each.is_meta}

@@ -15,11 +15,18 @@ from aerogel.parallel.trace import Call
 
 
 def measure_calls(
-    denoiser: nn.Module, root: Call, arguments: Arguments, *, repeats: int = 5, warmup: int = 1
+    denoiser: nn.Module,
+    root: Call,
+    arguments: Arguments,
+    *,
+    repeats: int = 5,
+    warmup: int = 1,
+    spare_s: float = 0.0,
 ) -> dict[str, float]:
     """Return the median seconds of every call in ``root``, by the name of the sub-module.
 
-    The denoiser runs ``warmup`` + ``repeats`` times on ``arguments``; on CUDA every call is waited for.
+    The denoiser runs ``warmup`` + ``repeats`` times on ``arguments``, and again, up to four times ``repeats``
+    in all, while less than ``spare_s`` seconds have passed; on CUDA every call is waited for.
     """
     names = {call.name for call in root.walk() if "#" not in call.name and call.name}
     spent: dict[str, list[float]] = {name: [] for name in names}
@@ -33,10 +40,14 @@ def measure_calls(
     args, kwargs = arguments
     try:
         with torch.no_grad():
-            for number in range(warmup + repeats):
-                if number == warmup:
-                    for each in spent.values():
-                        each.clear()
+            for _ in range(warmup):
+                denoiser(*args, **kwargs)
+            for each in spent.values():
+                each.clear()
+            begin = time.perf_counter()
+            for number in range(4 * repeats):
+                if number >= repeats and time.perf_counter() - begin > spare_s:
+                    break
                 denoiser(*args, **kwargs)
     finally:
         for handle in handles:

@@ -19,6 +19,7 @@ from aerogel.parallel.rounds import Round
 from aerogel.parallel.session import Runner
 
 _SHORT_BYTES = 4096
+_INLINE_BYTES = 2**17
 
 
 class Line(Protocol):
@@ -79,8 +80,10 @@ class Speaker:
         """Return the denoiser's output for each step that the round answers."""
         self._outbox.wait()
         parcel, buffer = self._packer.pack(dict(calls.arguments))
-        self._line.tell(Turn(self._lane, planned, _read_autocast(self._where), parcel))
-        if parcel.size_bytes:
+        limit = _INLINE_BYTES if self._where.type == "cpu" else 0
+        data = buffer.cpu().numpy().tobytes() if parcel.size_bytes <= limit else None
+        self._line.tell(Turn(self._lane, planned, _read_autocast(self._where), parcel, data))
+        if data is None:
             self._outbox.send(buffer)
         return self.runner.run(planned, calls)
 
@@ -96,9 +99,12 @@ class Listener:
     def run(self, turn: Turn, forward: Any) -> list[Any]:
         """Return the denoiser's output for each step that the round answers."""
         buffer = torch.empty(turn.parcel.size_bytes, dtype=torch.uint8, device=self._where)
-        if turn.parcel.size_bytes:
+        if turn.data is None:
             with reaching():
                 dist.broadcast(buffer, 0)
+        elif turn.data:
+            # Into memory of torch's own, whose alignment the parcel counts on.
+            buffer.copy_(torch.frombuffer(bytearray(turn.data), dtype=torch.uint8))
         arguments: dict[int, Arguments] = self._unpacker.unpack(turn.parcel, buffer)
         with _autocast(self._where, turn.autocast):
             return self.runner.run(turn.planned, Calls(forward, arguments))

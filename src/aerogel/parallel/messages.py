@@ -17,12 +17,16 @@ from aerogel.parallel.rounds import Round
 
 @dataclass(frozen=True)
 class Turn:
-    """Ask for one round of a lane; the parcel holds the arguments of its calls by step."""
+    """Ask for one round of a lane; the parcel holds the arguments of its calls by step.
+
+    ``data`` is the parcel's buffer, or None where it comes by itself.
+    """
 
     lane: str
     planned: Round
     autocast: torch.dtype | None
     parcel: Parcel
+    data: bytes | None
 
 
 @dataclass(frozen=True)

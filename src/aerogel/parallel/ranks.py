@@ -58,15 +58,16 @@ class Rank:
     """Answer the calls of one denoiser together with the other ranks, one round at a time.
 
     The rank's number in the default process group is its device's in the seating. A warm-up round passes
-    through the devices one after the other, so that a rank only ever runs its own units.
+    through the devices one after the other, so that a rank only ever runs its own units. With ``led``, the
+    others only work for rank 0: what it answers by itself they are not told.
     """
 
-    def __init__(self, wiring: Wiring, layout: Layout, stride: int) -> None:
+    def __init__(self, wiring: Wiring, layout: Layout, stride: int, *, led: bool = False) -> None:
         self.seating = seat_devices(layout, stride)
         self._me = dist.get_rank()
         messages = plan_messages(layout, self.seating)
         self.exchange = Exchange(messages, self._me, wiring.where, make_groups(messages))
-        self._outbox = Outbox()
+        self._outbox, self._led = Outbox(), led
         self._wiring, self._flow = wiring, layout.flow
         # Made once: nobody reads what is in them.
         self._make_unread = functools.cache(
@@ -79,7 +80,7 @@ class Rank:
         self.exchange.finish()
 
     def run(self, planned: Round, forward: Forward) -> list[Any]:
-        """Return the denoiser's output for each step that the round answers, the same on every rank.
+        """Return the denoiser's output for each step that the round answers, the same on every rank told.
 
         ``forward(step)`` calls the denoiser on the newest input at the time of ``step``.
 
@@ -104,7 +105,9 @@ class Rank:
         return [self._share(output, speaker) for speaker in speakers]
 
     def _share(self, output: Any, speaker: int) -> Any:
-        """Return the output that the rank ``speaker`` has, on every rank."""
+        """Return the output that the rank ``speaker`` has, on every rank that is told."""
+        if self._led and speaker == 0:
+            return output
         shared = []
         for tensor in distinct_tensors(output):
             spec = TensorSpec.of(tensor)

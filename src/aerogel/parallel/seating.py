@@ -11,12 +11,16 @@ from aerogel.parallel.trace import Source, TensorSpec
 
 @dataclass(frozen=True)
 class Message:
-    """Describe one tensor that travels in every round."""
+    """Describe one tensor that travels in every round.
+
+    ``segment`` counts the stretches of units that one device runs before it is another's turn in a pass.
+    """
 
     source: Source
     spec: TensorSpec
     sender: int
     receiver: int
+    segment: int = 0
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,11 @@ def seat_devices(layout: Layout, stride: int) -> Seating:
 def plan_messages(layout: Layout, seating: Seating) -> tuple[Message, ...]:
     """Return all that travels in every round, in the order in which it is made."""
     found = []
+    segment, before = 0, layout.partition.owners[0]
     for unit, owner in zip(layout.flow.units, layout.partition.owners, strict=True):
+        segment, before = segment + (owner != before), owner
         for number, spec in enumerate(unit.outputs):
             source = (unit.name, number)
             readers = [device for device, read in enumerate(seating.read) if source in read]
-            found += [Message(source, spec, owner, reader) for reader in readers]
+            found += [Message(source, spec, owner, reader, segment) for reader in readers]
     return tuple(found)

@@ -88,7 +88,7 @@ def test_one_component_needs_nobody_else() -> None:
 
 def test_measured_times_divide_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        api, "measure_calls", lambda *_: {f"blocks.{each}": 1.0 + 9 * (each == 0) for each in range(4)}
+        api, "measure_calls", lambda *_, **__: {f"blocks.{each}": 1.0 + 9 * (each == 0) for each in range(4)}
     )
     pipe = Pipeline()
     with simulate(pipe, 2, balance="measured", fold=False) as run:

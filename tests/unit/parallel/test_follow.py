@@ -74,6 +74,6 @@ def test_a_model_taken_again_forgets_its_lanes(tmp_path: Path) -> None:
     opening = OpenLane("unet/0", "unet", divide(model, 1, X), 1, {})
     planned = Round((0,), fresh=True, body=0)
     parcel, _ = Packer(CPU).pack({0: ((X, 900.0), {})})
-    turn = Turn("unet/0", planned, None, parcel)
+    turn = Turn("unet/0", planned, None, parcel, b"")
     with pytest.raises(KeyError, match="unet/0"):
         tell(join, take, opening, take, turn)

@@ -27,6 +27,9 @@ def test_every_part_has_a_time_and_the_slow_one_the_longest() -> None:
     model.calls = 0
     found = measure_calls(model, root, ARGUMENTS, repeats=3, warmup=2)
     assert model.calls == 5
+    model.calls = 0
+    measure_calls(model, root, ARGUMENTS, repeats=3, warmup=2, spare_s=60.0)
+    assert model.calls == 14
     assert set(found) == {call.name for call in root.walk() if call.name}
     assert all(0.0 < seconds < 10.0 for seconds in found.values())
     assert max((f"blocks.{number}" for number in range(4)), key=found.__getitem__) == "blocks.2"

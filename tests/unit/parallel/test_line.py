@@ -57,10 +57,10 @@ def speak() -> list[Any]:
         line.tell(each)
     send_tensors(make_tensors(), 1, CPU)
     speaker = Speaker(line, "unet/0", recorder, CPU)
-    for value in (1.0, 2.0):
-        sample = torch.full((100,), value)
+    for value, count in ((1.0, 100), (2.0, 100), (3.0, 40_000)):
+        sample = torch.full((count,), value)
         arguments: Any = {step: ((sample, 10.0 * step), {"text": text}) for step in (4, 3)}
-        with torch.autocast("cpu", torch.bfloat16, enabled=value > 1.5):
+        with torch.autocast("cpu", torch.bfloat16, enabled=value == 2.0):
             assert speaker.run(ROUND, Calls(forward, arguments)) == ["answer"]
     return recorder.found
 
@@ -74,14 +74,17 @@ def listen() -> list[Any]:
         assert torch.equal(found, each)
         assert (found.stride(), found.dtype) == (each.stride(), each.dtype)
     listener = Listener(recorder, CPU)
-    sizes = []
-    for _ in range(2):
+    sizes, inside = [], []
+    for _ in range(3):
         turn = line.hear()
         sizes.append(turn.parcel.size_bytes)
+        inside.append(turn.data is not None)
         assert (turn.lane, turn.planned) == ("unet/0", ROUND)
         assert listener.run(turn, forward) == ["answer"]
     # The text, 4000 bytes, is not sent again.
     assert sizes[0] - sizes[1] == 4032
+    # What is large comes by itself.
+    assert inside == [True, True, False]
     return recorder.found
 
 
@@ -92,7 +95,7 @@ def take_part() -> list[Any]:
 def test_all_that_is_said_is_heard() -> None:
     spoken, heard = run_group(2, take_part)
     assert heard == spoken
-    assert [cast for _, _, cast in heard] == [False, "torch.bfloat16"]
+    assert [cast for _, _, cast in heard] == [False, "torch.bfloat16", False]
 
 
 def test_a_message_of_any_length_is_framed() -> None:

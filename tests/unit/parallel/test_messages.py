@@ -15,7 +15,7 @@ from aerogel.parallel.rounds import Round
 
 def test_a_turn_arrives_as_it_was() -> None:
     parcel, _ = Packer(torch.device("cpu")).pack({2: ((torch.ones(2),), {"timestep": 3.0})})
-    sent = Turn("unet/0", Round((2,), fresh=True, body=2), torch.bfloat16, parcel)
+    sent = Turn("unet/0", Round((2,), fresh=True, body=2), torch.bfloat16, parcel, b"data")
     came = open_message(pack_message(sent))
     assert (came.lane, came.planned, came.autocast) == (sent.lane, sent.planned, sent.autocast)
     assert came.parcel.values[2][0][0].tolist() == [1.0, 1.0]

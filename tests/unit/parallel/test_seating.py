@@ -41,3 +41,11 @@ def test_messages_go_from_owner_to_reader_in_order_of_execution() -> None:
         (("blocks.1", 0), 0, 2),
     ]
     assert sum(each.spec.size_bytes for each in messages) == 2 * layout.partition.traffic_bytes == 4 * 64
+
+
+def test_messages_know_the_stretch_of_work_they_come_from() -> None:
+    layout = divide(Denoiser(), 2, X)
+    assert {each.segment for each in plan_messages(layout, seat_devices(layout, stride=2))} == {0}
+    layout = divide(Denoiser(), 4, X)
+    messages = plan_messages(layout, seat_devices(layout, stride=1))
+    assert {each.segment: each.sender for each in messages} == {0: 0, 1: 1, 2: 2}
