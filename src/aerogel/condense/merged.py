@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from peft import PeftModel
@@ -27,7 +28,7 @@ class Merged(nn.Module):
     def __init__(self, adapted: PeftModel, norms: Mapping[str, str] | None = None) -> None:
         super().__init__()
         self.adapted = adapted
-        self._root: nn.Module = adapted.base_model.model
+        self._root: Any = adapted.base_model.model
         self._norms = {f"backbone.{conv}": f"backbone.{norm}" for conv, norm in (norms or {}).items()}
         skeleton = copy.deepcopy(adapted).unload().to("meta")
         for conv, norm in self._norms.items():

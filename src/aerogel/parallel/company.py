@@ -11,6 +11,7 @@ from torch import nn
 from aerogel.parallel.calls import Calls
 from aerogel.parallel.clock import Watch
 from aerogel.parallel.config import ParallelConfig
+from aerogel.parallel.cores import kept_to
 from aerogel.parallel.layout import Layout
 from aerogel.parallel.line import Speaker
 from aerogel.parallel.lockstep import Lockstep
@@ -165,5 +166,6 @@ class _Guarded:
         self._workers, self._speaker = workers, speaker
 
     def run(self, planned: Round, calls: Calls) -> list[Any]:
-        found: list[Any] = self._workers.guard(lambda: self._speaker.run(planned, calls))
+        with kept_to(self._workers.own_core):
+            found: list[Any] = self._workers.guard(lambda: self._speaker.run(planned, calls))
         return found

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from aerogel.parallel.cores import keep_to
 from aerogel.parallel.line import Listener, receive_tensor
 from aerogel.parallel.messages import (
     Failure,
@@ -99,6 +100,9 @@ def serve(connection: Connection, rank: int, world: int, where: torch.device) ->
                 world_size=world,
                 timeout=timedelta(seconds=message.timeout_s),
             )
+            # Now: the threads that move data are there already, and stay free.
+            if message.cores:
+                keep_to(message.cores[rank])
         else:
             follower.finish()
             connection.send_bytes(pack_message(None))

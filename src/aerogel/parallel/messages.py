@@ -31,12 +31,13 @@ class Turn:
 
 @dataclass(frozen=True)
 class Join:
-    """Tell a worker where its group meets."""
+    """Tell workers where their group meets, and which core each rank keeps to, if any."""
 
     store: str
     backend: str
     timeout_s: float
     numerics: Numerics
+    cores: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

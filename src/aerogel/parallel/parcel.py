@@ -12,7 +12,6 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from aerogel.parallel.trace import TensorSpec
 
 _ALIGNMENT = 64  # that of torch's own memory: kernels may round differently elsewhere
-_INLINE_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class Parcel:
 class Packer:
     """Pack nested values call by call; a tensor that is still the same object, unchanged, is not sent again.
 
-    Tensors travel in one flat buffer on ``where``; those on the CPU beside another device, and the smallest,
-    within the parcel.
+    Tensors travel in one flat buffer on ``where``; those on the CPU beside another device within the parcel.
     """
 
     def __init__(self, where: torch.device) -> None:
@@ -71,9 +69,7 @@ class Packer:
                     packed.append(_Again(first))
                 elif kept:
                     packed.append(_Kept())
-                elif leaf.device.type == "cpu" and (
-                    self._where.type != "cpu" or leaf.nbytes <= _INLINE_BYTES
-                ):
+                elif leaf.device.type == "cpu" and self._where.type != "cpu":
                     packed.append(leaf.detach().clone())
                 else:
                     spec = TensorSpec.of(leaf)

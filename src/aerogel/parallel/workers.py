@@ -24,6 +24,7 @@ import torch.distributed as dist
 from torch import nn
 
 from aerogel.errors import RankError, compose
+from aerogel.parallel.cores import share_cores
 from aerogel.parallel.layout import Layout
 from aerogel.parallel.line import send_tensors
 from aerogel.parallel.messages import Failure, Join, OpenLane, TakeModel, open_message, pack_message
@@ -50,6 +51,7 @@ class Workers:
         self._connections: list[Connection] = []
         self._there: dict[str, list[set[str]]] = {}
         self._bereft: set[int] = set()
+        self._cores = share_cores(self._world, threads) if devices[0].type == "cpu" else ()
         self.resident_bytes: dict[str, list[int]] = {}
         try:
             self._start(threads)
@@ -105,7 +107,8 @@ class Workers:
     def _join(self) -> None:
         cuda = self._devices[0].type == "cuda"
         store = (Path(self._folder.name) / "store").as_uri()
-        message = Join(store, "nccl" if cuda else "gloo", self._timeout_s, Numerics.read())
+        backend = "nccl" if cuda else "gloo"
+        message = Join(store, backend, self._timeout_s, Numerics.read(), self._cores)
         self.tell(message)
         self._leading.add(self)
         hook = sys.excepthook
@@ -123,6 +126,11 @@ class Workers:
     def lead_here(cls) -> bool:
         """Tell whether the default group of this process is one of workers."""
         return bool(cls._leading)
+
+    @property
+    def own_core(self) -> int | None:
+        """Return the core that rounds of this process keep to, if any."""
+        return self._cores[0] if self._cores else None
 
     @property
     def running(self) -> bool:

@@ -32,7 +32,8 @@ class Process:
         self.rank, self.returncode, self.killed = settings["rank"], None, False
         self._settings, self._said, self._play = settings, said, play
         said.write_text("")
-        threading.Thread(target=self._run, daemon=True).start()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
 
     def _run(self) -> None:
         connection = self.connect(self._settings["key"])
@@ -51,7 +52,8 @@ class Process:
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> None:
-        pass
+        # Whoever owns it removes the file of what it said right after.
+        self._thread.join(5.0 if timeout is None else timeout)
 
     def kill(self) -> None:
         self.killed = True
