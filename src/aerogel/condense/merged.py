@@ -48,7 +48,8 @@ class Merged(nn.Module):
     def _merge(self) -> dict[str, Tensor]:
         """Return the value of every parameter and buffer under the name it has without an adapter."""
         values: dict[str, Tensor] = dict(self._root.named_parameters()) | dict(self._root.named_buffers())
-        for name, layer in self._root.named_modules():
+        layers: dict[str, Any] = dict(self._root.named_modules())
+        for name, layer in layers.items():
             if isinstance(layer, LoraLayer):
                 plain = layer.get_base_layer()
                 values[f"{name}.weight"] = plain.weight + layer.get_delta_weight(_ADAPTER)
