@@ -7,7 +7,8 @@ trains ConvNet-3 (width 128) students on each kind of labels. Figures are accura
 after the last epoch, mean and sample standard deviation over the seeds; settings are in ipc10.yaml and
 ipc50.yaml and were chosen on held-out training images. Writes results.json beside this file and ends its
 output with that JSON on one line. A killed run continues where it stopped. --rows trains the students of some
-kinds of labels only and writes no results: a second process may so share the work, before a run of all rows.
+kinds of labels only: processes may so share the work, or a changed kind be measured alone. The other rows of
+results.json stay as they are if they are of the same teacher and images, and are dropped otherwise.
 """
 
 from __future__ import annotations
@@ -48,14 +49,29 @@ def train_rows(pipeline: Pipeline, names: list[str]) -> dict[str, Any]:
     return figures
 
 
-def add_archive(figures: dict[str, Any], pipeline: Pipeline) -> None:
-    """Add what the condensed set weighs, and how true its label generator is."""
-    facts = pipeline.archive.manifest.facts
-    storage = {row["name"]: row["bytes"] for row in facts["storage"]}
-    figures["bytes"]["images"] = storage["images"]
-    figures["bytes"]["generator_and_backbone"] = storage["label generator and backbone"]
-    figures["fidelity"] = facts["projector"]["fidelity"]
-    figures["teacher_test_accuracy"] = facts["teacher"]["test_accuracy"]["value"]
+def describe(pipeline: Pipeline, *, generator: bool) -> dict[str, Any]:
+    """Return what the figures are of; with ``generator`` also how true it is and what the set weighs."""
+    facts = pipeline.manifest("teacher").facts
+    found = {
+        "teacher_test_accuracy": facts["test_accuracy"]["value"],
+        "made_from": {name: pipeline.digest(name) for name in ("teacher", "selection")},
+    }
+    if generator:
+        facts = pipeline.archive.manifest.facts
+        storage = {row["name"]: row["bytes"] for row in facts["storage"]}
+        found["fidelity"] = facts["projector"]["fidelity"]
+        found["bytes"] = {
+            "images": storage["images"],
+            "generator_and_backbone": storage["label generator and backbone"],
+        }
+    return found
+
+
+def merge(known: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures ``found``, with those ``known`` of other rows from the same teacher and images."""
+    if known.get("made_from") != found["made_from"] or known.get("epochs") != found["epochs"]:
+        return found
+    return {**known, **found, "bytes": {**known["bytes"], **found["bytes"]}}
 
 
 def main() -> None:
@@ -69,7 +85,7 @@ def main() -> None:
     arguments = parser.parse_args()
     sources = Sources(*load_splits(arguments.data))
     results = HERE / "results.json"
-    found: dict[str, Any] = json.loads(results.read_text()) if results.exists() else {"figures": {}}
+    found: dict[str, Any] = {}
     for ipc in arguments.ipc or (10, 50):
         config = load_config(CondenseConfig, HERE / f"ipc{ipc}.yaml")
         shared = arguments.work / "teacher-run"
@@ -77,14 +93,12 @@ def main() -> None:
         config = replace(config, teacher=replace(config.teacher, path=str(shared / "teacher")))
         pipeline = Pipeline(config, sources, arguments.work / f"ipc{ipc}")
         figures = train_rows(pipeline, arguments.rows)
-        if set(arguments.rows) != set(ROWS):
-            continue
-        add_archive(figures, pipeline)
-        latest = json.loads(results.read_text()) if results.exists() else found
-        latest["figures"][f"ipc{ipc}"] = figures
-        latest["environment"] = environment()
-        write_text_atomic(results, json.dumps(latest, indent=2, sort_keys=True) + "\n")
-        found = latest
+        facts = describe(pipeline, generator="generator" in arguments.rows)
+        figures = {**figures, **facts, "bytes": {**figures["bytes"], **facts.get("bytes", {})}}
+        found = json.loads(results.read_text()) if results.exists() else {"figures": {}}
+        found["figures"][f"ipc{ipc}"] = merge(found["figures"].get(f"ipc{ipc}", {}), figures)
+        found["environment"] = environment()
+        write_text_atomic(results, json.dumps(found, indent=2, sort_keys=True) + "\n")
     print(json.dumps(found, sort_keys=True))
 
 

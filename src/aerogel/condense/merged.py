@@ -48,11 +48,11 @@ class Merged(nn.Module):
     def _merge(self) -> dict[str, Tensor]:
         """Return the value of every parameter and buffer under the name it has without an adapter."""
         values: dict[str, Tensor] = dict(self._root.named_parameters()) | dict(self._root.named_buffers())
-        layers: dict[str, Any] = dict(self._root.named_modules())
-        for name, layer in layers.items():
+        for name, layer in self._root.named_modules():
             if isinstance(layer, LoraLayer):
-                plain = layer.get_base_layer()
-                values[f"{name}.weight"] = plain.weight + layer.get_delta_weight(_ADAPTER)
+                lora: Any = layer
+                plain: Any = layer.get_base_layer()
+                values[f"{name}.weight"] = plain.weight + lora.get_delta_weight(_ADAPTER)
                 if plain.bias is not None:
                     values[f"{name}.bias"] = plain.bias
             elif isinstance(layer, ModulesToSaveWrapper):
