@@ -63,6 +63,20 @@ class SampleSettings:
         Literal["macs", "measured"],
         Parameter(group=HOW, help="Divide by multiply-accumulates, or by times measured here."),
     ] = "macs"
+    speeds: Annotated[
+        tuple[float, ...],
+        Parameter(
+            name="--speed",
+            negative="",
+            show_default=False,
+            group=HOW,
+            help="How fast a device is beside the others; once for each part, in their order.",
+        ),
+    ] = ()
+    time_shift: Annotated[
+        bool,
+        Parameter(group=HOW, negative="", help="Give each parallel step the time of the step before."),
+    ] = False
     threads: Annotated[
         int | None, Parameter(group=HOW, help="CPU threads of each process; an equal share of the cores.")
     ] = None
@@ -94,7 +108,9 @@ def make_config(settings: SampleSettings) -> ParallelConfig:
             components=None if settings.devices is None else settings.devices - settings.stride + 1,
             stride=settings.stride,
             warmup=settings.warmup,
+            time_shift=settings.time_shift,
             balance=settings.balance,
+            speeds=settings.speeds or None,
             threads=settings.threads,
             timeout_s=settings.timeout,
         )

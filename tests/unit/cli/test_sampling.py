@@ -17,9 +17,16 @@ def test_devices_are_components_and_copies_of_the_last() -> None:
     assert make_config(SampleSettings(devices=3, stride=2)).components == 2
 
 
+def test_unequal_devices_and_shifted_times() -> None:
+    assert make_config(SampleSettings()).speeds is None
+    config = make_config(SampleSettings(devices=3, stride=2, speeds=(2.0, 1.0), time_shift=True))
+    assert (config.speeds, config.time_shift) == ((2.0, 1.0), True)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        (SampleSettings(devices=2, speeds=(1.0,)), "speeds: expected a number above 0 for each"),
         (SampleSettings(devices=1, stride=2), "2 devices or more"),
         (SampleSettings(devices=0), "1 devices or more"),
         (SampleSettings(warmup=0), "warmup"),
