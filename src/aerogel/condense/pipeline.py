@@ -268,11 +268,10 @@ class Pipeline:
     def generator(self) -> PeftModel:
         """Train the label generator and refuse one that is no better than chance."""
         config = self.config.projector
-        backbone = self.backbone
         inputs = {
             "teacher": self.digest("teacher"),
             "selection": self.digest("selection"),
-            "backbone": backbone.sha256,
+            "backbone": self.backbone.sha256,
         }
         settings = {"projector": to_dict(config), "views": to_dict(self.config.views)}
         self.run("generator", "label-generator", settings, inputs, self._build_generator)
