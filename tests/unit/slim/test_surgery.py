@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,15 @@ def test_cut_equals_masked_at_any_config(variant: dict[str, Any]) -> None:
     assert apart(masked, embed(apply_plan(model, plan))) < 1e-12
 
 
+def test_eager_attention_agrees_as_far_as_its_float32_goes() -> None:
+    model = build(attention="eager")
+    plan = draw_plan(model, STOCK)
+    cut = apply_plan(model, plan)
+    assert type(cut.vision_encoder.layers[0].attn).__name__ == "SamVisionAttention"
+    with mask_channels(model, plan):
+        assert apart(embed(model), embed(cut)) < 1e-5
+
+
 def test_without_rescaled_keys_the_temperature_changes(monkeypatch: pytest.MonkeyPatch) -> None:
     model = build()
     plan = draw_plan(model, {"head_dims": 2})
@@ -82,8 +92,7 @@ def test_zeros_under_a_plain_norm_are_no_mask() -> None:
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_ratio_zero_is_the_identity(attention: str) -> None:
-    model = build(dtype=torch.float32)
-    model.config._attn_implementation = attention
+    model = build(dtype=torch.float32, attention=attention)
     same = apply_plan(model, identity_plan(describe(model)))
     assert type(same) is SamModel
     assert torch.equal(embed(model), embed(same))
@@ -154,7 +163,27 @@ def test_flex_becomes_stock_by_zeros(family: str, tmp_path: Path) -> None:
     assert torch.equal(embed(stock), embed(loaded))
 
 
-def test_padding_undoes_nothing_where_all_is_stock() -> None:
+def permute(model: Any, name: str, order: list[int]) -> None:
+    """Renumber a group's channels: channel c becomes what channel order[c] was."""
+    group = next(each for each in describe(model).groups if each.name == name)
+    for axis in group.axes:
+        parameter = model.get_parameter(axis.parameter)
+        parameter.data = parameter.data.index_select(axis.dim, torch.tensor(order))
+
+
+@pytest.mark.parametrize("name", ["embedding", "blocks.1.mlp"])
+def test_the_numbering_of_channels_does_not_matter(name: str) -> None:
+    model = build()
+    plan = draw_plan(model, STOCK)
+    cut = apply_plan(model, plan)
+    order = torch.randperm(plan.sizes[name], generator=torch.Generator().manual_seed(3)).tolist()
+    kept = tuple(index for index, old in enumerate(order) if old in plan.kept[name])
+    permute(model, name, order)
+    renumbered = replace(plan, kept={**plan.kept, name: kept})
+    assert apart(embed(cut), embed(apply_plan(model, renumbered))) < 1e-12
+
+
+def test_padding_changes_nothing_where_all_is_stock() -> None:
     cut = apply_plan(model := build(), draw_plan(model, STOCK))
     assert torch.equal(embed(cut), embed(to_stock(cut)))
 

@@ -15,7 +15,7 @@ from aerogel.slim.families import describe
 from aerogel.slim.plan import Layout, Plan, find_stock_faults
 
 SIDE = 64
-# Five by five tokens would not pad; four by four windows of three do.
+# Four by four tokens in windows of three, so that windows are padded.
 VISION = {
     "hidden_size": 24,
     "output_channels": 32,
@@ -31,10 +31,18 @@ VISION = {
 _CLASSES = {"sam": (SamModel, SamConfig), "sam_hq": (SamHQModel, SamHQConfig)}
 
 
-def build(family: str = "sam", *, dtype: torch.dtype = torch.float64, seed: int = 0, **vision: Any) -> Any:
-    """Return a tiny model, sdpa attention, every parameter drawn from N(0, 0.3²).
+def build(
+    family: str = "sam",
+    *,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    attention: str = "sdpa",
+    **vision: Any,
+) -> Any:
+    """Return a tiny model, every parameter drawn from N(0, 0.3²).
 
-    At transformers' own initialisation outputs are nearly zero, and anything would equal anything.
+    At transformers' own initialisation outputs are nearly zero, and anything would equal anything. Its eager
+    attention takes the softmax in float32 whatever the model's type.
     """
     model_class, config_class = _CLASSES[family]
     vision = {**VISION, **vision}
@@ -46,7 +54,7 @@ def build(family: str = "sam", *, dtype: torch.dtype = torch.float64, seed: int 
         prompt_encoder_config={"hidden_size": 32, "image_size": SIDE, "patch_size": 16},
         mask_decoder_config=decoder,
     )
-    config._attn_implementation = "sdpa"
+    config._attn_implementation = attention
     return fill_(model_class(config), seed).to(dtype).eval()
 
 

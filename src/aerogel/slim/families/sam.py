@@ -62,7 +62,7 @@ class SamFamily:
         """
         encoder, _ = self._encoder(model)
         for each in dict.fromkeys((model, encoder)):
-            if layout == "flex" and not self._is_flexible(each) and type(each).__name__ not in self.models:
+            if layout == "flex" and not self._is_flexible(each) and not self._is_stock(each):
                 raise MismatchError(
                     compose(
                         f"one of {', '.join(self.models)} for the flex layout",
@@ -134,7 +134,7 @@ class SamFamily:
 
     def _choose_class_(self, module: Any, layout: Layout) -> None:
         name = type(module).__name__
-        if layout == "flex" and name in self.models:
+        if layout == "flex" and self._is_stock(module):
             kind = getattr(self._flex_module(), f"Flex{name}")
         elif layout == "stock" and self._is_flexible(module):
             kind = self._stock(name.removeprefix("Flex"))
@@ -144,6 +144,9 @@ class SamFamily:
         with torch.device("meta"):
             kind(copy.deepcopy(module.config))
         module.__class__ = kind
+
+    def _is_stock(self, module: nn.Module) -> bool:
+        return any(type(module) is self._stock(name) for name in self.models)
 
     def _is_flexible(self, module: nn.Module) -> bool:
         return type(module).__module__ == self.flexible
