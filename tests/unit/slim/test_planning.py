@@ -82,6 +82,16 @@ def test_the_residual_stream_is_not_chosen_in_step_with_the_heads() -> None:
     assert plan.kept["embedding"] == tuple(range(384)), "six heads' channels, if these score highest"
 
 
+def test_the_published_lockstep_is_a_matter_of_scores() -> None:
+    """What the published code chose can be had for comparison: equal scores for channels c, c + 64 ..."""
+    sam = Channels("sam", "", (Group("embedding", 768, ()),), frozenset())
+    residues = np.random.default_rng(0).random(64)
+    plan = make_plan(sam, {"embedding": np.tile(residues, 12)}, Widths(embedding=168))
+    stays = np.isin(np.arange(768), plan.kept["embedding"]).reshape(12, 64)
+    assert (stays == stays[0]).all()
+    assert np.flatnonzero(stays[0]).tolist() == sorted(np.argsort(-residues)[:14].tolist())
+
+
 def test_scores_must_be_there(channels: Channels) -> None:
     scores = draw_scores(channels)
     del scores["blocks.1.mlp"]

@@ -119,15 +119,15 @@ class SamFamily:
 
     def _convert(self, old: Any, part: str, layout: Layout, changes: Mapping[str, Any]) -> Any:
         """Return ``old`` as the layout's own class of config, with ``changes``."""
-        flexible = getattr(self._flex_module(), f"Flex{self.title}{part}")
-        target = flexible if layout == "flex" else self._stock(f"{self.title}{part}")
-        if isinstance(old, target) and isinstance(old, flexible) == (layout == "flex"):
+        name = f"{self.title}{part}"
+        target = getattr(self._flex_module(), f"Flex{name}") if layout == "flex" else self._stock(name)
+        if isinstance(old, target) and self._is_flexible(old) == (layout == "flex"):
             kept = copy.deepcopy(old)
-            for name, value in changes.items():
-                setattr(kept, name, value)
+            for key, value in changes.items():
+                setattr(kept, key, value)
             return kept
         dropped = {*_OWN, *_PER_BLOCK, *changes}
-        fields = {name: value for name, value in old.to_dict().items() if name not in dropped}
+        fields = {key: value for key, value in old.to_dict().items() if key not in dropped}
         made = target(**fields, **changes)
         made._attn_implementation = old._attn_implementation
         return made
@@ -148,8 +148,8 @@ class SamFamily:
     def _is_stock(self, module: nn.Module) -> bool:
         return any(type(module) is self._stock(name) for name in self.models)
 
-    def _is_flexible(self, module: nn.Module) -> bool:
-        return type(module).__module__ == self.flexible
+    def _is_flexible(self, each: Any) -> bool:
+        return type(each).__module__ == self.flexible
 
     def _encoder(self, model: nn.Module) -> tuple[Any, str]:
         if isinstance(model, self._stock(f"{self.title}VisionEncoder")):
