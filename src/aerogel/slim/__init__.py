@@ -1,0 +1,59 @@
+"""A smaller Segment Anything: coupled channels are ranked, cut out exactly and aligned (SlimSAM)."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from aerogel.slim.channels import Axis, Channels, Group
+    from aerogel.slim.families.family import describe
+    from aerogel.slim.families.flex_sam import FlexSamModel
+    from aerogel.slim.families.flex_sam_hq import FlexSamHQModel
+    from aerogel.slim.masks import mask_channels
+    from aerogel.slim.plan import Plan, identity_plan, load_plan
+    from aerogel.slim.planning import make_plan
+    from aerogel.slim.surgery import apply_plan, apply_plan_, to_stock
+    from aerogel.slim.widths import Widths, derive_widths
+
+__all__ = [
+    "Axis",
+    "Channels",
+    "FlexSamHQModel",
+    "FlexSamModel",
+    "Group",
+    "Plan",
+    "Widths",
+    "apply_plan",
+    "apply_plan_",
+    "derive_widths",
+    "describe",
+    "identity_plan",
+    "load_plan",
+    "make_plan",
+    "mask_channels",
+    "to_stock",
+]
+
+_HOMES = {
+    "channels": ("Axis", "Channels", "Group"),
+    "families.family": ("describe",),
+    "families.flex_sam": ("FlexSamModel",),
+    "families.flex_sam_hq": ("FlexSamHQModel",),
+    "masks": ("mask_channels",),
+    "plan": ("Plan", "identity_plan", "load_plan"),
+    "planning": ("make_plan",),
+    "surgery": ("apply_plan", "apply_plan_", "to_stock"),
+    "widths": ("Widths", "derive_widths"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{module}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

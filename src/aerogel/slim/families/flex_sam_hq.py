@@ -1,0 +1,73 @@
+"""SAM-HQ with widths of its own in every block, saved and loaded like any model of transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aerogel.slim.families.family import report_absence
+from aerogel.slim.families.flexing import narrow, narrow_whole, take_config_, widen_blocks_
+
+try:
+    from transformers.models.sam_hq.configuration_sam_hq import SamHQConfig, SamHQVisionConfig
+    from transformers.models.sam_hq.modeling_sam_hq import SamHQModel, SamHQVisionEncoder, SamHQVisionModel
+except ImportError as missing:
+    raise report_absence() from missing
+
+
+class FlexSamHQVisionConfig(SamHQVisionConfig):
+    """Say the widths of each block, beside what the stock config says.
+
+    ``hidden_size`` is the width of the residual stream; ``num_attention_heads`` and ``mlp_dim`` are those of
+    the widest block.
+    """
+
+    model_type = "aerogel_sam_hq_vision_model"
+
+    heads_per_block: list[int] | None = None
+    head_dim_per_block: list[int] | None = None
+    mlp_dim_per_block: list[int] | None = None
+
+
+class FlexSamHQConfig(SamHQConfig):
+    """Hold the parts of a SamHQ whose vision encoder has widths of its own in every block."""
+
+    model_type = "aerogel_sam_hq"
+    sub_configs_defaults = {**SamHQConfig.sub_configs_defaults, "vision_config": FlexSamHQVisionConfig}  # type: ignore[dict-item]  # noqa: RUF012
+
+
+class FlexSamHQVisionEncoder(SamHQVisionEncoder):
+    """Encode images with blocks of different widths."""
+
+    config_class = FlexSamHQVisionConfig
+
+    def __init__(self, config: Any) -> None:
+        """Build the encoder's blocks to the widths that the config says."""
+        super().__init__(narrow(config))
+        widen_blocks_(self, config)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+
+class FlexSamHQVisionModel(SamHQVisionModel):
+    """Hold a flexible vision encoder alone."""
+
+    config_class = FlexSamHQVisionConfig
+
+    def __init__(self, config: Any) -> None:
+        """Build the encoder to the widths that the config says."""
+        super().__init__(narrow(config, blocks=0))
+        take_config_(self, config)
+        self.vision_encoder = FlexSamHQVisionEncoder(config)
+        self.post_init()  # type: ignore[no-untyped-call]
+
+
+class FlexSamHQModel(SamHQModel):
+    """Segment like SamHQModel, with a vision encoder whose blocks have different widths."""
+
+    config_class = FlexSamHQConfig
+
+    def __init__(self, config: Any) -> None:
+        """Build the model to the widths that the config says."""
+        super().__init__(narrow_whole(config))
+        take_config_(self, config)
+        self.vision_encoder = FlexSamHQVisionEncoder(config.vision_config)
+        self.post_init()  # type: ignore[no-untyped-call]
