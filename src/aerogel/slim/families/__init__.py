@@ -1,0 +1,3 @@
+"""The segmentation models; nothing else knows other libraries' model internals."""
+
+__all__: list[str] = []
