@@ -159,13 +159,13 @@ def _sum_groups(
     """Return each group's sum and count; where groups count alike, its mean and one."""
     if weight not in ("value", "group"):
         raise ConfigError(compose("the weight 'value' or 'group'", repr(weight), "pass one of them"))
-    sums = np.bincount(groups, weights=values)
+    sums = np.bincount(groups, weights=values).astype(np.float64)
     counts = np.bincount(groups).astype(np.float64)
     return (sums, counts) if weight == "value" else (sums / counts, np.ones_like(counts))
 
 
 def _resample(rows: NDArray[np.float64], confidence: float, resamples: int, seed: int) -> NDArray[np.float64]:
-    """Sum the columns of ``rows`` [R, G] over ``resamples`` draws of G columns; the result is [R, resamples]."""
+    """Sum the columns of ``rows`` [R, G] over draws of G columns each; the result is [R, resamples]."""
     if not 0 < confidence < 1:
         raise ConfigError(compose("a confidence between 0 and 1", repr(confidence), "pass for example 0.95"))
     if resamples < 100:

@@ -44,7 +44,7 @@ def test_an_interval_is_that_of_a_plain_loop() -> None:
 
 
 def test_grouped_intervals_cover_and_ungrouped_ones_do_not() -> None:
-    """Of 95 % intervals over 200 sets drawn around 0.5, about as many hold it; objects taken apart, far fewer."""
+    """Of 95 % intervals around 0.5, about as many hold it; with objects taken apart, far fewer."""
     grouped = apart = 0
     for seed in range(200):
         values, groups = photos(seed)
