@@ -73,7 +73,8 @@ def boundary_band(masks: Any, *, share: float = BOUNDARY_SHARE) -> Tensor:
 def find_boxes(masks: Any) -> Tensor:
     """Find the tight box of each mask: float64 [N, 4] on the CPU.
 
-    x and y of the first pixel, then of the place behind the last: a mask of one pixel at the origin has the box (0, 0, 1, 1); an empty mask has a box of zeros.
+    x and y of the first pixel, then of the place behind the last: a mask of one pixel at the origin has the
+    box (0, 0, 1, 1). An empty mask has a box of zeros.
 
     Raises:
         DataError: masks that are not boolean [N, H, W].
