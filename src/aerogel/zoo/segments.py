@@ -108,7 +108,7 @@ def open_segments(
         raise ConfigError(compose("annotator 0, 1, …, or None", repr(annotator), "count annotators from 0"))
     path = Path(source).expanduser()
     found: SegmentSource
-    if find_parquet(path):
+    if (path.suffix == ".parquet" and path.is_file()) or (path.is_dir() and find_parquet(path)):
         found = LabelMapRows(
             path, image_column=image_column, segments_column=segments_column, annotator=annotator
         )

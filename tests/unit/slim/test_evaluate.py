@@ -149,5 +149,13 @@ def test_bad_photos_and_models_are_refused() -> None:
         evaluate(Oracle(boxing), [rectangles(), rectangles()], prompts=("box",))
     with pytest.raises(DataError, match="image size"):
         evaluate(torch.nn.Linear(1, 1), [rectangles()])
-    other = evaluate(Oracle(boxing, 32), [rectangles()], canvas=Canvas(32), prompts=("box",))
-    assert len(other.objects) == len(rectangles())
+
+
+def test_a_model_without_a_configuration_takes_a_canvas() -> None:
+    photo = rectangles(size=(64, 64))
+    model = Oracle(boxing)
+    del model.config
+    found = evaluate(
+        model, [photo], canvas=Canvas(64), teacher=model, teacher_canvas=Canvas(64), prompts=("box",)
+    )
+    assert set(found.row("box", "teacher").iou) == {1.0}
