@@ -42,7 +42,8 @@ def evaluate(
     teacher: a second model; ours is also compared with its masks for the same prompts.
     boundary: also measure the IoU of the boundary bands.
     seed: that of the random points; they also depend on the ids of photo and object, and on nothing else.
-    chunk: how many objects are decoded at once; memory grows with it, results do not change.
+    chunk: how many objects are decoded at once; memory grows with it, results do not depend on it but for
+    rounding.
     canvas, teacher_canvas: the square that the model sees; None takes the size from its configuration.
 
     The control row "filled box" scores the box itself as a mask: what a prompt gives away without a model.

@@ -13,6 +13,8 @@ from aerogel.errors import ConfigError, DataError, compose
 from aerogel.zoo.objects import SegmentedPhoto
 
 PromptKind = Literal["point", "centre", "stored", "box"]
+_LOOK = 8
+"""How many shifts are made before looking again where they still matter."""
 PROMPT_KINDS: tuple[PromptKind, ...] = ("point", "centre", "stored", "box")
 
 
@@ -90,26 +92,37 @@ def square_distances(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     Pixels outside the mask have distance 0, and everything outside the array counts as outside the mask. The
     squared distance is the minimum over a row of (x - x')^2 + g(x')^2, g being the distance along a column
     (Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", 2012, section 2.2); the
-    minimum is taken by shifts, which end as soon as none can matter.
+    minimum is taken by shifts, over the part of the array where a pixel is left that they can bring down.
     """
     if mask.shape[0] > mask.shape[1]:
-        # Columns should be short: their distances bound the number of shifts.
+        # Columns should be short: the distances along them bound the number of shifts.
         return np.ascontiguousarray(square_distances(mask.T).T)
     padded = np.pad(mask, 1)
     height, width = padded.shape
-    along = np.zeros((height, width), dtype=np.int64)
+    # Sums of two squares must fit: half the width for half the time.
+    along = np.zeros((height, width), dtype=np.int32 if max(height, width) < 2**15 else np.int64)
     for y in range(1, height):
         along[y] = np.where(padded[y], along[y - 1] + 1, 0)
     for y in range(height - 2, -1, -1):
         along[y] = np.minimum(along[y], along[y + 1] + 1)
     columns = along**2
     found = columns.copy()
-    shift = 1
-    while shift < width and shift * shift < found.max():
-        np.minimum(found[:, shift:], columns[:, :-shift] + shift * shift, out=found[:, shift:])
-        np.minimum(found[:, :-shift], columns[:, shift:] + shift * shift, out=found[:, :-shift])
-        shift += 1
-    return np.ascontiguousarray(found[1:-1, 1:-1])
+    rows, left, right = slice(0, height), 0, width
+    for shift in range(1, width):
+        square = shift * shift
+        if shift % _LOOK == 1:
+            # A pixel at most this shift away from the border has its distance already.
+            open_ = found[rows, left:right] > square
+            down, across = np.flatnonzero(open_.any(axis=1)), np.flatnonzero(open_.any(axis=0))
+            if not len(down):
+                break
+            rows = slice(rows.start + int(down[0]), rows.start + int(down[-1]) + 1)
+            left, right = left + int(across[0]), left + int(across[-1]) + 1
+        for start, end, step in ((max(left, shift), right, -shift), (left, min(right, width - shift), shift)):
+            if start < end:
+                part = found[rows, start:end]
+                np.minimum(part, columns[rows, start + step : end + step] + square, out=part)
+    return np.ascontiguousarray(found[1:-1, 1:-1], dtype=np.int64)
 
 
 def _empty(image: str, name: str) -> DataError:

@@ -22,6 +22,7 @@ from aerogel.zoo.selection import Skipped
 
 NO_ANNOTATIONS = "no annotations of that name"
 NO_PHOTO = "no photo of that name"
+TWICE = "another photo of that name was taken"
 
 
 class Sa1bFolder:
@@ -39,20 +40,28 @@ class Sa1bFolder:
         import_coder()
         found = find_photos(images)
         root = images if annotations is None else annotations
-        photos = {file.relative_to(images).with_suffix("").as_posix(): file for file in found.files}
+        photos: dict[str, Path] = {}
+        doubles = []
+        for file in found.files:
+            inside = file.relative_to(images)
+            if photos.setdefault(inside.with_suffix("").as_posix(), file) is not file:
+                doubles.append(Skipped(inside.as_posix(), TWICE))
         texts = {file.relative_to(root).with_suffix("").as_posix(): file for file in find_json(root)}
         names = sorted(photos.keys() & texts.keys())
         self._pairs = [(photos[name], texts[name]) for name in names]
         self.identifiers = tuple(photos[name].relative_to(images).as_posix() for name in names)
-        alone = [Skipped(photos[name].relative_to(images).as_posix(), NO_ANNOTATIONS) for name in photos]
-        alone = [each for each, name in zip(alone, photos, strict=True) if name not in texts]
+        alone = [
+            Skipped(file.relative_to(images).as_posix(), NO_ANNOTATIONS)
+            for name, file in photos.items()
+            if name not in texts
+        ]
         lost = [
             Skipped(file.relative_to(root).as_posix(), NO_PHOTO)
             for name, file in texts.items()
             if name not in photos
         ]
         others = [each for each in found.skipped if not each.identifier.endswith(".json")]
-        self.skipped = (*alone, *lost, *others)
+        self.skipped = (*alone, *lost, *doubles, *others)
 
     def read(self, number: int) -> SegmentedPhoto:
         """Read one photo with its objects; SA-1B gives each a point.

@@ -70,7 +70,7 @@ def select_usable(
     left_out = (*refused, *skipped)
     if not chosen or (limit is not None and len(chosen) < limit):
         expected = (
-            f"{limit:,} usable {what} in {where}" if limit else f"at least one of usable {what} in {where}"
+            f"{limit:,} usable {what} in {where}" if limit else f"usable {what} in {where}, at least one"
         )
         got = f"{len(chosen):,}" + (f", having left out {summarise(left_out)}" if left_out else "")
         remedy = "add or correct files" + (", or ask for fewer" if chosen else ", or give another place")

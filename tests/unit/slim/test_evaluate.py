@@ -14,7 +14,7 @@ from aerogel.slim.prompts import make_prompts
 from aerogel.slim.scores import compare
 from aerogel.slim.segmenter import Segmenter
 from aerogel.zoo.objects import SegmentedPhoto
-from tests.unit.slim.tiny import Oracle, one_mask, rectangles, tiny_sam
+from tests.unit.slim.stand_ins import Oracle, one_mask, rectangles, tiny_sam
 
 
 def knowing(photo: SegmentedPhoto) -> Oracle:

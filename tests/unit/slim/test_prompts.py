@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from aerogel.errors import ConfigError, DataError
 from aerogel.slim.prompts import draw_point, find_centre, make_prompts, square_distances
-from tests.unit.slim.tiny import one_mask, rectangles
+from tests.unit.slim.stand_ins import one_mask, rectangles
 
 
 def slow_distances(mask: np.ndarray) -> np.ndarray:
@@ -24,6 +24,17 @@ def slow_distances(mask: np.ndarray) -> np.ndarray:
 def test_distances_are_those_of_looking_everywhere(seed: int, height: int, width: int, share: float) -> None:
     mask = np.random.default_rng(seed).random((height, width)) < share
     assert np.array_equal(square_distances(mask), slow_distances(mask))
+
+
+def test_distances_in_wide_shapes_with_holes_are_exact_too() -> None:
+    generator = np.random.default_rng(1)
+    for number in range(6):
+        mask = np.zeros((70, 55), bool)
+        for _ in range(3):
+            top, left = generator.integers(0, 50, 2)
+            mask[top : top + generator.integers(5, 60), left : left + generator.integers(5, 55)] = True
+        mask = ~mask if number % 3 == 0 else mask
+        assert np.array_equal(square_distances(mask), slow_distances(mask))
 
 
 @pytest.mark.parametrize("shape", [(5, 40), (40, 5), (31, 31), (2, 60)])

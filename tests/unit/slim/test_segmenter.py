@@ -10,7 +10,7 @@ import torch
 from aerogel.errors import DataError
 from aerogel.slim.canvas import Canvas
 from aerogel.slim.segmenter import Segmenter, evaluating
-from tests.unit.slim.tiny import IMAGE_PX, rectangles, tiny_sam
+from tests.unit.slim.stand_ins import IMAGE_PX, rectangles, tiny_sam
 
 POINTS = np.array([[10.0, 12.0], [40.0, 30.0], [63.0, 47.0]])
 BOXES = np.array([[2.0, 3.0, 30.0, 40.0], [10.0, 5.0, 60.0, 47.0]])

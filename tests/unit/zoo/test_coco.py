@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from aerogel.errors import DataError, MissingDependencyError
-from aerogel.zoo.coco import NO_ANNOTATIONS, NO_PHOTO, CocoInstances, Sa1bFolder, build_photo
+from aerogel.zoo.coco import NO_ANNOTATIONS, NO_PHOTO, TWICE, CocoInstances, Sa1bFolder, build_photo
 from aerogel.zoo.decode import PictureError
 from tests.unit.zoo.runs import coder, count_runs, encode
 
@@ -58,6 +58,7 @@ def test_sa1b_pairs_by_name_and_turns_boxes_to_corners(tmp_path: Path) -> None:
     save_photo(tmp_path / "sa_3.jpg")
     (tmp_path / "sa_1.json").write_text("{}")
     (tmp_path / "readme.txt").write_text("")
+    save_photo(tmp_path / "part" / "sa_2.png")
     source = Sa1bFolder(tmp_path)
     assert source.identifiers == ("part/sa_10.jpg", "part/sa_2.jpg")
     reasons = {each.identifier: each.reason for each in source.skipped}
@@ -65,6 +66,7 @@ def test_sa1b_pairs_by_name_and_turns_boxes_to_corners(tmp_path: Path) -> None:
         "sa_3.jpg": NO_ANNOTATIONS,
         "sa_1.json": NO_PHOTO,
         "readme.txt": "not a picture",
+        "part/sa_2.png": TWICE,
     }
     photo = source.read(0)
     assert photo.objects == ("7", "8")
