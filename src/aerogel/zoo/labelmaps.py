@@ -109,16 +109,13 @@ def box_labels(
     """List the labels of a map [H, W] but 0, ascending, with tight boxes [N, 4] and pixel counts [N]."""
     found, places, counts = np.unique(labels, return_inverse=True, return_counts=True)
     places = places.reshape(labels.shape)
-    height, width = labels.shape
     boxes = np.empty((len(found), 4))
-    # First and last rows and columns by label: ufunc.at keeps the least and the greatest coordinate.
-    y, x = np.broadcast_arrays(np.arange(height)[:, None], np.arange(width)[None, :])
-    for column, axis in ((0, x), (1, y)):
-        low = np.full(len(found), max(height, width))
-        high = np.zeros(len(found), dtype=np.int64)
-        np.minimum.at(low, places, axis)
-        np.maximum.at(high, places, axis)
-        boxes[:, column], boxes[:, column + 2] = low, high + 1
+    height, width = labels.shape
+    for column, axis, length in ((0, np.arange(width), width), (1, np.arange(height)[:, None], height)):
+        pixels = np.bincount((places * length + axis).ravel(), minlength=len(found) * length)
+        touched = pixels.reshape(len(found), length) > 0
+        boxes[:, column] = touched.argmax(axis=1)
+        boxes[:, column + 2] = length - touched[:, ::-1].argmax(axis=1)
     real = found != UNLABELLED
     return found[real].tolist(), boxes[real], counts[real].astype(np.int64)
 
