@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aerogel.measure.accuracy import mean_std, measure_accuracy, wilson_interval
+    from aerogel.measure.bootstrap import (
+        Interval,
+        bootstrap_difference,
+        bootstrap_mean,
+        bootstrap_ratio,
+    )
     from aerogel.measure.fidelity import frechet_distance, psnr, ssim
     from aerogel.measure.latency import measure_latency
     from aerogel.measure.macs import MacCount, count_macs
+    from aerogel.measure.masks import boundary_band, boundary_iou, fill_boxes, find_boxes, mask_iou
     from aerogel.measure.memory import measure_command_memory, measure_memory
     from aerogel.measure.parameters import count_parameters
     from aerogel.measure.results import Measurement, Table
@@ -20,14 +27,23 @@ if TYPE_CHECKING:
     from aerogel.measure.units import format_bytes, format_value
 
 __all__ = [
+    "Interval",
     "MacCount",
     "Measurement",
     "Table",
+    "bootstrap_difference",
+    "bootstrap_mean",
+    "bootstrap_ratio",
+    "boundary_band",
+    "boundary_iou",
     "count_macs",
     "count_parameters",
+    "fill_boxes",
+    "find_boxes",
     "format_bytes",
     "format_value",
     "frechet_distance",
+    "mask_iou",
     "mean_std",
     "measure_accuracy",
     "measure_command_memory",
@@ -41,14 +57,23 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Interval": "bootstrap",
     "MacCount": "macs",
     "Measurement": "results",
     "Table": "results",
+    "bootstrap_difference": "bootstrap",
+    "bootstrap_mean": "bootstrap",
+    "bootstrap_ratio": "bootstrap",
+    "boundary_band": "masks",
+    "boundary_iou": "masks",
     "count_macs": "macs",
     "count_parameters": "parameters",
+    "fill_boxes": "masks",
+    "find_boxes": "masks",
     "format_bytes": "units",
     "format_value": "units",
     "frechet_distance": "fidelity",
+    "mask_iou": "masks",
     "mean_std": "accuracy",
     "measure_accuracy": "accuracy",
     "measure_command_memory": "memory",

@@ -1,4 +1,4 @@
-"""Small real models that ship with the package, and labelled image sets by path or name."""
+"""Small real models that ship with the package, and labelled, plain or segmented photos by path or name."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ if TYPE_CHECKING:
     from aerogel.zoo.diffusion import ClassConditionalPipeline, load_pipeline
     from aerogel.zoo.idx import read_idx, write_idx
     from aerogel.zoo.imageset import ImageSet
+    from aerogel.zoo.objects import SegmentedPhoto
+    from aerogel.zoo.photos import Photo, Photos, open_photos
+    from aerogel.zoo.segments import SegmentedPhotos, open_segments
     from aerogel.zoo.sources import load_images, load_splits
 
 __all__ = [
     "ClassConditionalPipeline",
     "ImageSet",
+    "Photo",
+    "Photos",
+    "SegmentedPhoto",
+    "SegmentedPhotos",
     "load_images",
     "load_pipeline",
     "load_splits",
+    "open_photos",
+    "open_segments",
     "read_idx",
     "write_idx",
 ]
@@ -25,9 +34,15 @@ __all__ = [
 _HOMES = {
     "ClassConditionalPipeline": "aerogel.zoo.diffusion",
     "ImageSet": "aerogel.zoo.imageset",
+    "Photo": "aerogel.zoo.photos",
+    "Photos": "aerogel.zoo.photos",
+    "SegmentedPhoto": "aerogel.zoo.objects",
+    "SegmentedPhotos": "aerogel.zoo.segments",
     "load_images": "aerogel.zoo.sources",
     "load_pipeline": "aerogel.zoo.diffusion",
     "load_splits": "aerogel.zoo.sources",
+    "open_photos": "aerogel.zoo.photos",
+    "open_segments": "aerogel.zoo.segments",
     "read_idx": "aerogel.zoo.idx",
     "write_idx": "aerogel.zoo.idx",
 }

@@ -44,6 +44,14 @@ class Table:
         label = self._pick("label", request.label_column, wanted, LABEL_NAMES)
         return Columns(image, label, self.classes.get(label))
 
+    def choose_image(self, asked: str | None) -> str:
+        """Choose the image column alone, for tables without labels.
+
+        Raises:
+            DataError: as for :meth:`choose`.
+        """
+        return self._pick("image", asked, self.images, IMAGE_NAMES)
+
     def _pick(self, role: str, asked: str | None, candidates: Sequence[str], usual: Sequence[str]) -> str:
         kind = "image bytes" if role == "image" else "integer or text labels"
         if asked is not None:

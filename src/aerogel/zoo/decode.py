@@ -15,6 +15,9 @@ from aerogel.errors import DataError
 from aerogel.zoo.request import SMALLEST_PX
 
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
+LOSSLESS = ("PNG", "BMP", "TIFF", "GIF")
+LABEL_MODES = ("1", "L", "P", "I", "I;16", "I;16B")
+ORIENTATION_TAG, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 GREY_MODES = ("1", "L", "LA", "La")
 FAILURES = (
     OSError,
@@ -62,6 +65,44 @@ def decode_picture(
         raise PictureError("not an image in a known format") from error
     except FAILURES as error:
         raise PictureError(f"unreadable image ({error or type(error).__name__})") from error
+
+
+def read_size(content: bytes | Path) -> tuple[int, int]:
+    """Read height and width in pixels from a picture's header, as they are once it is turned upright.
+
+    Raises:
+        PictureError: not a readable header.
+    """
+    try:
+        with Image.open(
+            io.BytesIO(content) if isinstance(content, bytes) else content, formats=FORMATS
+        ) as it:
+            width, height = it.size
+            return (width, height) if it.getexif().get(ORIENTATION_TAG) in SIDEWAYS else (height, width)
+    except UnidentifiedImageError as error:
+        raise PictureError("not an image in a known format") from error
+    except FAILURES as error:
+        raise PictureError(f"unreadable image ({error or type(error).__name__})") from error
+
+
+def decode_labels(content: bytes | Path) -> np.ndarray:
+    """Decode a label map to int32 [H, W]: the pixels' values as stored, not scaled and not turned.
+
+    Raises:
+        PictureError: not a readable picture, stored with loss, or with pixels that are not single numbers.
+    """
+    try:
+        stream = io.BytesIO(content) if isinstance(content, bytes) else content
+        with Image.open(stream, formats=LOSSLESS) as picture:
+            if picture.mode not in LABEL_MODES:
+                raise PictureError(f"a label map of mode {picture.mode}, not one number a pixel")
+            return np.asarray(picture).astype(np.int32)
+    except PictureError:
+        raise
+    except UnidentifiedImageError as error:
+        raise PictureError(f"not a label map in a lossless format ({', '.join(LOSSLESS)})") from error
+    except FAILURES as error:
+        raise PictureError(f"unreadable label map ({error or type(error).__name__})") from error
 
 
 def to_array(picture: Image.Image, channels: Literal[1, 3] | None) -> np.ndarray:

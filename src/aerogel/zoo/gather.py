@@ -38,7 +38,7 @@ class Problems:
         """
         if self.found:
             expected = f"readable, labelled images for every class in {self.where}"
-            raise DataError(compose(expected, _list(self.found), remedy))
+            raise DataError(compose(expected, list_problems(self.found), remedy))
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ def gather(
     _note_sizes(problems, arrays)
     problems.refuse("correct each of these; skip_bad=True leaves unusable pictures out")
     if skipped:
-        announce(f"{name}: left out {len(skipped)} unusable pictures: {_list(skipped)}")
+        announce(f"{name}: left out {len(skipped)} unusable pictures: {list_problems(skipped)}")
     images = torch.from_numpy(_stack(arrays))
     return ImageSet(images, torch.tensor(labels, dtype=torch.int64), class_names, tuple(ids), name, licence)
 
@@ -137,7 +137,8 @@ def _stack(arrays: list[np.ndarray]) -> np.ndarray:
     return stacked
 
 
-def _list(problems: list[str]) -> str:
+def list_problems(problems: list[str]) -> str:
+    """Write the first 20 problems and how many there are."""
     shown = "; ".join(problems[:SHOWN])
     rest = len(problems) - SHOWN
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -27,7 +27,7 @@ class HubDataset:
 
     def splits(self) -> tuple[str, ...]:
         """List the splits, asking the hub."""
-        return list_matches(self._names())
+        return list_matches(self.split_names())
 
     def read(self, request: Request) -> ImageSet:
         """Read one split; ids are "split:index".
@@ -36,20 +36,32 @@ class HubDataset:
             DataError: no such dataset or split, no network, unclear columns, or problems in the rows.
             MissingDependencyError: datasets is not installed.
         """
-        available = self._names()
+        available = self.split_names()
         chosen = require_split(request.split, available, self.name)
         reference = match_split("train", available) or chosen
-        loaded = {split: self._load(split) for split in {chosen, reference}}
+        loaded = {split: self.load(split) for split in {chosen, reference}}
         return _read(loaded[chosen], loaded[reference], chosen, request, self.name)
 
-    def _names(self) -> tuple[str, ...]:
+    def split_names(self) -> tuple[str, ...]:
+        """List the splits by the names that they have on the hub.
+
+        Raises:
+            DataError: no such dataset, or no network.
+            MissingDependencyError: datasets is not installed.
+        """
         library = _import_datasets()
         try:
             return tuple(library.get_dataset_split_names(self.name, self.configuration))
         except (OSError, ValueError, RuntimeError, library.exceptions.DatasetsError) as error:
             raise self._unavailable(error) from error
 
-    def _load(self, split: str) -> Any:
+    def load(self, split: str) -> Any:
+        """Load one split as a dataset, downloading it where it is not cached.
+
+        Raises:
+            DataError: no such dataset, or no network.
+            MissingDependencyError: datasets is not installed.
+        """
         library = _import_datasets()
         try:
             return library.load_dataset(self.name, self.configuration, split=split)
@@ -71,7 +83,7 @@ class SavedDataset:
 
     def splits(self) -> tuple[str, ...]:
         """List the splits; a dataset saved without splits is all training images."""
-        return list_matches(self._load())
+        return list_matches(self.load())
 
     def read(self, request: Request) -> ImageSet:
         """Read one split; ids are "split:index".
@@ -80,12 +92,18 @@ class SavedDataset:
             DataError: damaged folder, no such split, unclear columns, or problems in the rows.
             MissingDependencyError: datasets is not installed.
         """
-        available = self._load()
+        available = self.load()
         chosen = require_split(request.split, available, str(self.folder))
         reference = available[match_split("train", available) or chosen]
         return _read(available[chosen], reference, chosen, request, self.folder.resolve().name)
 
-    def _load(self) -> dict[str, Any]:
+    def load(self) -> dict[str, Any]:
+        """Load every split as a dataset, by name.
+
+        Raises:
+            DataError: a damaged folder.
+            MissingDependencyError: datasets is not installed.
+        """
         library = _import_datasets()
         try:
             loaded = library.load_from_disk(str(self.folder))
@@ -104,7 +122,7 @@ def _import_datasets() -> ModuleType:
 
 
 def _read(data: Any, reference: Any, split: str, request: Request, name: str) -> ImageSet:
-    columns = _describe(data, name).choose(request)
+    columns = describe(data, name).choose(request)
     class_names = request.class_names or columns.class_names
     if class_names is None:
         class_names = name_classes(reference.unique(columns.label), name)
@@ -120,7 +138,8 @@ def _read(data: Any, reference: Any, split: str, request: Request, name: str) ->
     )
 
 
-def _describe(data: Any, where: str) -> Table:
+def describe(data: Any, where: str) -> Table:
+    """Describe which columns of a dataset may hold images and labels."""
     library = _import_datasets()
     features = data.features
     classes = {n: tuple(f.names) for n, f in features.items() if isinstance(f, library.ClassLabel)}
@@ -137,14 +156,22 @@ def _describe(data: Any, where: str) -> Table:
 
 
 def _records(data: Any, columns: Columns, split: str) -> Iterator[Record]:
-    """Yield undecoded rows, so that decoding is ours and a bad picture does not end the reading."""
+    for row, values in enumerate(select_undecoded(data, columns.image, columns.label)):
+        yield Record(f"{split}:{row}", values[columns.label], content_of(values[columns.image]))
+
+
+def select_undecoded(data: Any, image: str, *others: str) -> Any:
+    """Select columns of a dataset, its pictures as stored: decoding is ours, and a bad one ends nothing."""
     library = _import_datasets()
-    rows = data.select_columns([columns.image, columns.label]).with_format(None)
-    if isinstance(data.features[columns.image], library.Image):
-        rows = rows.cast_column(columns.image, library.Image(decode=False))
-    for row, values in enumerate(rows):
-        picture = values[columns.image]
-        if isinstance(picture, dict):
-            path = picture.get("path")
-            picture = picture.get("bytes") or (Path(path) if path else None)
-        yield Record(f"{split}:{row}", values[columns.label], picture)
+    rows = data.select_columns([image, *others]).with_format(None)
+    if isinstance(data.features[image], library.Image):
+        rows = rows.cast_column(image, library.Image(decode=False))
+    return rows
+
+
+def content_of(picture: Any) -> Any:
+    """Return a stored picture's file bytes, else the path of its file, else None."""
+    if isinstance(picture, dict):
+        path = picture.get("path")
+        return picture.get("bytes") or (Path(path) if path else None)
+    return picture

@@ -42,8 +42,8 @@ class ParquetFiles:
         files = self._files()
         chosen = files[require_split(request.split, files, str(self.path))]
         reference = files.get(match_split("train", files) or "", chosen)
-        tables = {file: _open(file) for file in {*chosen, *reference}}
-        columns = _describe(reference[0], tables[reference[0]].schema_arrow).choose(request)
+        tables = {file: open_parquet(file) for file in {*chosen, *reference}}
+        columns = describe(reference[0], tables[reference[0]].schema_arrow).choose(request)
         _require_columns(tables, columns)
         class_names = request.class_names or columns.class_names
         if class_names is None:
@@ -92,7 +92,13 @@ def _split_of(inside: Path) -> str:
     return next((known[part.lower()] for part in parts if part.lower() in known), "train")
 
 
-def _open(file: Path) -> Any:
+def open_parquet(file: Path) -> Any:
+    """Open a parquet file, reading no more than its footer.
+
+    Raises:
+        DataError: a damaged file.
+        MissingDependencyError: pyarrow is not installed.
+    """
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -102,7 +108,7 @@ def _open(file: Path) -> Any:
     try:
         return parquet.ParquetFile(file)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
 
 
 def _batches(file: Path, table: Any, names: list[str]) -> Iterator[Any]:
@@ -111,7 +117,7 @@ def _batches(file: Path, table: Any, names: list[str]) -> Iterator[Any]:
     try:
         yield from table.iter_batches(batch_size=BATCH, columns=names)
     except (OSError, pa.ArrowException) as error:
-        raise _damaged(file, error) from error
+        raise damaged(file, error) from error
 
 
 def _read_labels(files: list[Path], tables: dict[Path, Any], columns: Columns) -> list[int | str | None]:
@@ -128,13 +134,9 @@ def _require_columns(tables: dict[Path, Any], columns: Columns) -> None:
             raise DataError(compose("the same columns in all parquet files", got, "take that file out"))
 
 
-def _describe(file: Path, schema: pa.Schema) -> Table:
+def describe(file: Path, schema: pa.Schema) -> Table:
+    """Describe which columns of a parquet file may hold images and labels."""
     import pyarrow as pa
-
-    def holds_images(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return bool(kind.get_field_index("bytes") >= 0)
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
     def holds_labels(kind: pa.DataType) -> bool:
         if pa.types.is_dictionary(kind):
@@ -150,6 +152,15 @@ def _describe(file: Path, schema: pa.Schema) -> Table:
     )
 
 
+def holds_images(kind: pa.DataType) -> bool:
+    """Tell whether a column's type may hold image files: bytes, or a struct with bytes."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        return bool(kind.get_field_index("bytes") >= 0)
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
+
+
 def _declared_classes(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]]:
     """Read class names from the metadata that Hugging Face datasets writes; other metadata gives none."""
     try:
@@ -160,5 +171,6 @@ def _declared_classes(metadata: dict[bytes, bytes]) -> dict[str, tuple[str, ...]
     return {c: tuple(map(str, names)) for c, names in named.items() if isinstance(names, list) and names}
 
 
-def _damaged(file: Path, error: Exception) -> DataError:
+def damaged(file: Path, error: Exception) -> DataError:
+    """Compose the error for a parquet file that cannot be read."""
     return DataError(compose(f"a whole parquet file at {file}", str(error), "fetch or write the file again"))

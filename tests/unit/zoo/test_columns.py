@@ -48,3 +48,10 @@ def test_refuses_an_absent_column_with_the_nearest() -> None:
         table(("image",), ("label",)).choose(Request(label_column="labell"))
     with pytest.raises(DataError, match="'label' of image bytes"):
         table(("image",), ("label",)).choose(Request(image_column="label"))
+
+
+def test_a_picture_column_alone_needs_no_labels() -> None:
+    assert table(("image", "crop"), ()).choose_image(None) == "image"
+    assert table(("image", "crop"), ()).choose_image("crop") == "crop"
+    with pytest.raises(DataError, match="pass image_column="):
+        table(("a", "b"), ()).choose_image(None)

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from aerogel.zoo.decode import FORMATS, PictureError, decode_picture, fit_arrays, to_array
+from aerogel.zoo.decode import (
+    FORMATS,
+    PictureError,
+    decode_labels,
+    decode_picture,
+    fit_arrays,
+    read_size,
+    to_array,
+)
 
 
 def encode(picture: Image.Image, kind: str = "PNG", **options: object) -> bytes:
@@ -178,3 +186,42 @@ def test_to_array_is_contiguous_and_planar() -> None:
     assert array.flags.c_contiguous
     assert array[:, 0, 0].tolist() == [1, 2, 3]
     assert array.shape == (3, 8, 9)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_header_says_the_upright_size(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.fromarray(ramp()), "JPEG", exif=exif)
+    assert read_size(data) == decode_picture(data).shape[1:]
+
+
+def test_a_header_that_is_none_is_refused() -> None:
+    with pytest.raises(PictureError, match="known format"):
+        read_size(b"nothing")
+    with pytest.raises(PictureError, match="unreadable image"):
+        read_size(Path("missing.png"))
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind"), [("L", "PNG"), ("P", "PNG"), ("I;16", "PNG"), ("L", "BMP"), ("I;16", "TIFF")]
+)
+def test_label_maps_keep_their_numbers(mode: str, kind: str) -> None:
+    top = 60_000 if mode == "I;16" else 200
+    labels = (np.arange(96).reshape(8, 12) * top // 96).astype(np.uint16 if mode == "I;16" else np.uint8)
+    picture = Image.fromarray(labels)
+    if mode == "P":
+        picture = Image.fromarray(labels).convert("L")
+        picture.putpalette([255 - level // 3 for level in range(768)])
+    found = decode_labels(encode(picture, kind))
+    assert found.dtype == np.int32
+    assert np.array_equal(found, labels)
+
+
+def test_label_maps_are_not_guessed_at() -> None:
+    with pytest.raises(PictureError, match="mode RGB"):
+        decode_labels(encode(Image.fromarray(ramp()).convert("RGB")))
+    with pytest.raises(PictureError, match="lossless format"):
+        decode_labels(encode(Image.fromarray(ramp()), "JPEG"))
+    with pytest.raises(PictureError, match="unreadable label map"):
+        decode_labels(encode(Image.fromarray(ramp()))[:60])
