@@ -6,29 +6,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aerogel.slim.canvas import Canvas
     from aerogel.slim.channels import Axis, Channels, Group
+    from aerogel.slim.evaluation import evaluate
     from aerogel.slim.families.family import describe
     from aerogel.slim.families.flex_sam import FlexSamModel
     from aerogel.slim.families.flex_sam_hq import FlexSamHQModel
+    from aerogel.slim.families.mobile_sam import MobileSamModel, load_mobile_sam
     from aerogel.slim.masks import mask_channels
     from aerogel.slim.plan import Plan, identity_plan, load_plan
     from aerogel.slim.planning import make_plan
+    from aerogel.slim.scores import Comparison, Evaluation, compare
+    from aerogel.slim.segmenter import Segmenter
     from aerogel.slim.surgery import apply_plan, apply_plan_, to_stock
     from aerogel.slim.widths import Widths, derive_widths
 
 __all__ = [
     "Axis",
+    "Canvas",
     "Channels",
+    "Comparison",
+    "Evaluation",
     "FlexSamHQModel",
     "FlexSamModel",
     "Group",
+    "MobileSamModel",
     "Plan",
+    "Segmenter",
     "Widths",
     "apply_plan",
     "apply_plan_",
+    "compare",
     "derive_widths",
     "describe",
+    "evaluate",
     "identity_plan",
+    "load_mobile_sam",
     "load_plan",
     "make_plan",
     "mask_channels",
@@ -36,13 +49,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "canvas": ("Canvas",),
     "channels": ("Axis", "Channels", "Group"),
+    "evaluation": ("evaluate",),
     "families.family": ("describe",),
     "families.flex_sam": ("FlexSamModel",),
     "families.flex_sam_hq": ("FlexSamHQModel",),
+    "families.mobile_sam": ("MobileSamModel", "load_mobile_sam"),
     "masks": ("mask_channels",),
     "plan": ("Plan", "identity_plan", "load_plan"),
     "planning": ("make_plan",),
+    "scores": ("Comparison", "Evaluation", "compare"),
+    "segmenter": ("Segmenter",),
     "surgery": ("apply_plan", "apply_plan_", "to_stock"),
     "widths": ("Widths", "derive_widths"),
 }

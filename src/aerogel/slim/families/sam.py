@@ -44,8 +44,9 @@ class SamFamily:
         return tuple(f"{self.title}{part}" for part in ("Model", "VisionModel", "VisionEncoder"))
 
     def owns(self, model: nn.Module) -> bool:
-        """Tell whether the model is one of the family's classes or made from them."""
-        return isinstance(model, tuple(self._stock(name) for name in self.models))
+        """Tell whether the model is one of the family's classes or made from them, with their encoder."""
+        known = isinstance(model, tuple(self._stock(name) for name in self.models))
+        return known and isinstance(self._encoder(model)[0], self._stock(f"{self.title}VisionEncoder"))
 
     def describe(self, model: nn.Module, widths: Mapping[str, int] | None = None) -> Channels:
         """Return the model's groups of channels, as it is or as it would be with other ``widths``."""

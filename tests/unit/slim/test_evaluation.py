@@ -9,7 +9,7 @@ import torch
 from aerogel.errors import ConfigError, DataError
 from aerogel.measure.masks import boundary_iou, fill_boxes, mask_iou
 from aerogel.slim.canvas import Canvas
-from aerogel.slim.evaluate import evaluate
+from aerogel.slim.evaluation import evaluate
 from aerogel.slim.prompts import make_prompts
 from aerogel.slim.scores import compare
 from aerogel.slim.segmenter import Segmenter
