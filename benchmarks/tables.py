@@ -147,7 +147,7 @@ def tabulate_fidelity(found: dict[str, Any]) -> str:
 
 def _write_likeness(row: dict[str, Any]) -> str:
     likeness = f"{row['psnr_db']['mean']:.1f} ± {row['psnr_db']['std']:.1f} | {row['ssim']['mean']:.3f}"
-    return f"{likeness} | {row['recognised']:.3f} | {row['frechet_distance']:.1f}"
+    return f"{likeness} | {row['recognised']:.3f} | {row['frechet_distance']:.2f}"
 
 
 TABLES = {
