@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from multiprocessing import Pipe
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from aerogel.parallel import follow
 from aerogel.parallel.follow import serve
 from aerogel.parallel.messages import Join, OpenLane, TakeModel, Turn, open_message, pack_message
 from aerogel.parallel.numerics import Numerics
@@ -24,7 +26,9 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def _leave_the_group() -> Iterator[None]:
+def _leave_the_group(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    # The worker is this process here, whose objects are not to be kept for ever.
+    monkeypatch.setattr(gc, "freeze", lambda: None)
     yield
     if dist.is_initialized():
         dist.destroy_process_group()
@@ -65,6 +69,13 @@ def test_a_worker_follows_until_the_line_is_closed(tmp_path: Path) -> None:
     # The weights of a lane come from rank 0, which is this one: it gets none.
     assert tell(join, take, opening) == [0, None]
     assert dist.get_world_size() == 1
+
+
+def test_a_worker_keeps_to_its_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[int] = []
+    monkeypatch.setattr(follow, "keep_to", kept.append)
+    tell(Join((tmp_path / "store").as_uri(), "gloo", 60.0, Numerics.read(), cores=(7,)))
+    assert kept == [7]
 
 
 def test_a_model_taken_again_forgets_its_lanes(tmp_path: Path) -> None:

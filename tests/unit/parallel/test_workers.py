@@ -127,6 +127,14 @@ def test_all_are_told_and_answer_in_their_order(build: Callable[..., Workers]) -
     assert owner.guard(lambda: "done") == "done"
 
 
+@pytest.mark.parametrize(("cores", "own"), [((3, 5), 3), ((), None)])
+def test_the_first_process_has_the_first_core(
+    cores: tuple[int, ...], own: int | None, build: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "share_cores", lambda processes, threads: cores)
+    assert build(echo).own_core == own
+
+
 def test_a_caller_without_the_key_is_nobody(
     build: Callable[..., Workers], monkeypatch: pytest.MonkeyPatch
 ) -> None:
