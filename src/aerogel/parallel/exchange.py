@@ -1,4 +1,4 @@
-"""Move the planned tensors between processes: one buffer per peer, two of each in turn."""
+"""Move the planned tensors between processes: one buffer for what travels together, two of each in turn."""
 
 from __future__ import annotations
 
