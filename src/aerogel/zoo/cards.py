@@ -13,7 +13,7 @@ from aerogel.core.files import sha256_file
 from aerogel.core.registry import Registry
 from aerogel.errors import IntegrityError, MismatchError, compose
 
-Kind = Literal["backbone", "pipeline"]
+Kind = Literal["backbone", "pipeline", "segmenter"]
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerogel.condense.families.pretrained import load_part, load_pretrained, quiet
+from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 from aerogel.errors import DataError, MismatchError, compose
 
 _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}

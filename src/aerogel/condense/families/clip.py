@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.families.backbone import Backbone, hash_weights
-from aerogel.condense.families.pretrained import load_part, load_pretrained
+from aerogel.zoo.pretrained import load_part, load_pretrained
 from aerogel.errors import DataError, compose
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)

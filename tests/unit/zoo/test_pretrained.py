@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aerogel.condense.families.pretrained import load_part, load_pretrained, quiet
+from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 from aerogel.errors import DataError, MissingDependencyError
 from tests.unit.condense import tiny
 
@@ -53,7 +53,7 @@ def test_a_missing_part_is_refused(tmp_path: Path) -> None:
 
 def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(MissingDependencyError, match=r"aerogel\[condense\]"):
+    with pytest.raises(MissingDependencyError, match=r"aerogel\[all\]"):
         load_part("AutoConfig", "x")
 
 

@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from aerogel.errors import DataError, MissingDependencyError, compose
 
 
-def load_pretrained(loader: str, name: str) -> Any:
-    """Load a transformers model in float32 by the class called ``loader``, with all of its weights.
+def load_pretrained(loader: str | type, name: str) -> Any:
+    """Load a transformers model in float32 by a class, or the name of transformers' own, with all weights.
 
     Weights stored with pickle alone are not opened, and code from the folder or the hub is never run.
 
@@ -20,7 +20,7 @@ def load_pretrained(loader: str, name: str) -> Any:
         MissingDependencyError: transformers is not installed.
         DataError: nothing of that name can be loaded, or weights of the model are missing in it.
     """
-    kind = _import(loader, name)
+    kind: Any = _import(loader, name) if isinstance(loader, str) else loader
     with quiet(), _refusals(name):
         model, info = kind.from_pretrained(
             name, use_safetensors=True, dtype="float32", output_loading_info=True
@@ -31,10 +31,27 @@ def load_pretrained(loader: str, name: str) -> Any:
             compose(
                 f"all weights of a {type(model).__name__} in {name!r}",
                 f"a model without {', '.join(missing[:3])} ({len(missing)} in all)",
-                "choose a model that was saved with its head",
+                "choose a model that was saved whole, with its head",
             )
         )
     return model.eval()
+
+
+def read_config(name: str) -> dict[str, Any]:
+    """Return the fields of a model's config as stored, from a folder or the Hugging Face hub.
+
+    Raises:
+        MissingDependencyError: transformers is not installed.
+        DataError: nothing of that name can be read.
+    """
+    kind = _import("PreTrainedConfig", name)
+    with _refusals(name):
+        fields: Any = kind.get_config_dict(name)[0]
+    if not fields or not isinstance(fields, dict):
+        raise DataError(
+            compose(f"the config.json of a model in {name!r}", "none, or one without fields", "check the name")
+        )
+    return fields
 
 
 def load_part(loader: str, name: str) -> Any:
@@ -54,7 +71,7 @@ def _import(loader: str, name: str) -> Any:
         import transformers
     except ImportError as missing:
         raise MissingDependencyError(
-            compose(f"transformers, to load {name!r}", "no such package", 'pip install "aerogel[condense]"')
+            compose(f"transformers, to load {name!r}", "no such package", 'pip install "aerogel[all]"')
         ) from missing
     return getattr(transformers, loader)
 
