@@ -1,0 +1,37 @@
+"""Put back, one by one, what the published code does wrong: only to measure what each repair is worth."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from aerogel.slim.families import describe
+from aerogel.slim.plan import Plan
+
+_RELATIVE = ("rel_pos_h", "rel_pos_w")
+
+
+def forget_positions_(model: nn.Module) -> None:
+    """Set all relative positions of the encoder to zero, as the published code does after each pruning."""
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.rpartition(".")[2] in _RELATIVE:
+                parameter.zero_()
+
+
+def change_temperature_(model: nn.Module, plan: Plan) -> None:
+    """Undo what keeps the logits of attention where ``plan`` cut dimensions off the heads.
+
+    Surgery multiplies keys by sqrt(d_new / d_old); without that, attention divides by sqrt(d_new) what was
+    trained to be divided by sqrt(d_old), as in the published code. ``model`` is what the plan left.
+    """
+    with torch.no_grad():
+        parameters = dict(model.named_parameters())
+        for group in describe(model).of_kind("head_dims"):
+            factor = math.sqrt(plan.sizes[group.name] / group.size)
+            for axis in group.axes:
+                if axis.role == "key" and axis.parameter in parameters:
+                    end = axis.offset + axis.repeats * group.size * axis.block
+                    parameters[axis.parameter][axis.offset : end] *= factor
