@@ -14,9 +14,11 @@ from aerogel.cli import (
     doctor,
     env,
     eval,
+    judging,
     report,
     sample,
     size,
+    slim,
     stages,
     student,
     trials,
@@ -36,9 +38,12 @@ _EXAMPLES = f"""Examples:
   aerogel condense train/ --ipc 10
   aerogel condense --help
   aerogel sample aerogel/fashion-unet --class sneaker
+  aerogel slim facebook/sam-vit-base --images photos/ --ratio 0.77
   aerogel --install-completion
 {_CODES}"""
-_CONDENSE_VERBS: tuple[tuple[str, Callable[..., int], str], ...] = (
+_Verb = tuple[str, Callable[..., int], str]
+
+_CONDENSE_VERBS: tuple[_Verb, ...] = (
     ("teacher", stages.teacher_command, stages.examples_of("teacher")),
     ("select", stages.select_command, stages.examples_of("select")),
     ("generator", stages.generator_command, stages.examples_of("generator")),
@@ -48,11 +53,16 @@ _CONDENSE_VERBS: tuple[tuple[str, Callable[..., int], str], ...] = (
     ("verify", verify.verify_command, verify.EXAMPLES),
     ("size", size.size_command, size.EXAMPLES),
 )
-_SAMPLE_VERBS: tuple[tuple[str, Callable[..., int], str], ...] = (
+_SAMPLE_VERBS: tuple[_Verb, ...] = (
     ("plan", trials.plan_command, trials.PLAN_EXAMPLES),
     ("simulate", trials.simulate_command, trials.SIMULATE_EXAMPLES),
     ("verify", trials.verify_command, trials.VERIFY_EXAMPLES),
     ("bench", trials.bench_command, trials.BENCH_EXAMPLES),
+)
+_SLIM_VERBS: tuple[_Verb, ...] = (
+    ("plan", slim.plan_command, slim.PLAN_EXAMPLES),
+    ("eval", judging.eval_command, judging.EVAL_EXAMPLES),
+    ("compare", judging.compare_command, judging.COMPARE_EXAMPLES),
 )
 
 
@@ -68,8 +78,9 @@ def build_app() -> App:
         suppress_keyboard_interrupt=False,
     )
     program.command(demo.demo_command, name="demo", help_epilogue=demo.EXAMPLES)
-    program.command(build_condense())
-    program.command(build_sample())
+    program.command(build_group("condense", condense.condense_command, condense.EXAMPLES, _CONDENSE_VERBS))
+    program.command(build_group("sample", sample.sample_command, sample.EXAMPLES, _SAMPLE_VERBS))
+    program.command(build_group("slim", slim.slim_command, slim.EXAMPLES, _SLIM_VERBS))
     program.command(report.report_command, name="report", help_epilogue=report.EXAMPLES)
     program.command(env.env_command, name="env", help_epilogue=env.EXAMPLES)
     program.command(doctor.doctor_command, name="doctor", help_epilogue=doctor.EXAMPLES)
@@ -77,21 +88,12 @@ def build_app() -> App:
     return program
 
 
-def build_condense() -> App:
-    """Build `condense` with its stages."""
-    program = App(name="condense", help_epilogue=condense.EXAMPLES)
-    program.default(condense.condense_command)
-    for number, (name, act, examples) in enumerate(_CONDENSE_VERBS):
-        program.command(act, name=name, help_epilogue=examples, sort_key=number)
-    return program
-
-
-def build_sample() -> App:
-    """Build `sample` with its trials."""
-    program = App(name="sample", help_epilogue=sample.EXAMPLES)
-    program.default(sample.sample_command)
-    for number, (name, act, examples) in enumerate(_SAMPLE_VERBS):
-        program.command(act, name=name, help_epilogue=examples, sort_key=number)
+def build_group(name: str, act: Callable[..., int], examples: str, verbs: Sequence[_Verb]) -> App:
+    """Build a command that acts by itself, with the verbs below it."""
+    program = App(name=name, help_epilogue=examples)
+    program.default(act)
+    for number, (verb, call, shown) in enumerate(verbs):
+        program.command(call, name=verb, help_epilogue=shown, sort_key=number)
     return program
 
 

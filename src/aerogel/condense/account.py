@@ -14,13 +14,13 @@ from safetensors.torch import save
 from aerogel.condense.comparison import Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
-from aerogel.condense.exhibits import describe_sections, write_duration
+from aerogel.condense.exhibits import describe_sections
 from aerogel.condense.run_folder import RECIPE, RESULT, TIMINGS
 from aerogel.condense.teacher import load_teacher
 from aerogel.core.config import load_config, to_dict
 from aerogel.core.environment import environment
 from aerogel.errors import DataError, IntegrityError, compose
-from aerogel.measure import Measurement, format_bytes
+from aerogel.measure import Measurement, format_bytes, format_duration
 from aerogel.report import Receipt, ReceiptLine, Report
 
 if TYPE_CHECKING:
@@ -204,17 +204,17 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
         "archive": "images, adapter, manifest",
     }
     lines = [
-        ReceiptLine(label, write_duration(run.timings[name]), notes[name])
+        ReceiptLine(label, format_duration(run.timings[name]), notes[name])
         for name, label in _STAGES.items()
         if name in run.timings
     ]
     made = sum(run.timings.get(name, 0.0) for name in _STAGES)
-    lines.append(ReceiptLine("in all", write_duration(made)))
+    lines.append(ReceiptLine("in all", format_duration(made)))
     rest = sum(run.timings.values()) - made
     if run.rows:
         count = len(config.student.seeds) * len(run.rows)
         lines.append(
-            ReceiptLine("the comparison", write_duration(rest), f"{count} students, only to measure")
+            ReceiptLine("the comparison", format_duration(rest), f"{count} students, only to measure")
         )
     return tuple(lines)
 

@@ -48,21 +48,6 @@ def name_row(row: Row) -> str:
     return NAMES[row.labels] if row.images == "chosen" else f"random images, {NAMES[row.labels]}"
 
 
-def write_duration(seconds: float) -> str:
-    """Write seconds for people: "0.3 s", "17 s", "1 min 12 s", "2 h 5 min"."""
-    if seconds < 0.05:
-        return "< 0.1 s"
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60} h {minutes % 60} min"
-
-
 _CROPPED = (
     "Of several random crops, the one that the teacher recognises with the least loss stands for its image. "
 )

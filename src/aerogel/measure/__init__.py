@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from aerogel.measure.parameters import count_parameters
     from aerogel.measure.results import Measurement, Table
     from aerogel.measure.storage import measure_storage, size_bytes
-    from aerogel.measure.units import format_bytes, format_value
+    from aerogel.measure.units import format_bytes, format_duration, format_value
 
 __all__ = [
     "Interval",
@@ -41,6 +41,7 @@ __all__ = [
     "fill_boxes",
     "find_boxes",
     "format_bytes",
+    "format_duration",
     "format_value",
     "frechet_distance",
     "mask_iou",
@@ -71,6 +72,7 @@ _HOMES = {
     "fill_boxes": "masks",
     "find_boxes": "masks",
     "format_bytes": "units",
+    "format_duration": "units",
     "format_value": "units",
     "frechet_distance": "fidelity",
     "mask_iou": "masks",

@@ -28,6 +28,21 @@ def format_bytes(n: float) -> str:
     return f"{scaled:.1f} {prefix}B"
 
 
+def format_duration(seconds: float) -> str:
+    """Write seconds for people: "0.3 s", "17 s", "1 min 12 s", "2 h 5 min"."""
+    if seconds < 0.05:
+        return "< 0.1 s"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
 def format_value(value: float, unit: str) -> str:
     """Write a value with its unit: "1.814 GMACs", "11.69 M parameters", "7.8 kB", "93.53 %", "12.30 ms".
 

@@ -1,4 +1,4 @@
-"""Put back, one by one, what the published code does wrong: only to measure what each repair is worth."""
+"""Put back, one by one, what the published code does wrong, or forget all: only to measure what it is worth."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 from torch import nn
 
+from aerogel.core.randomness import seed_torch
 from aerogel.slim.families import describe
 from aerogel.slim.plan import Plan
 
@@ -35,3 +36,21 @@ def change_temperature_(model: nn.Module, plan: Plan) -> None:
                 if axis.role == "key" and axis.parameter in parameters:
                     end = axis.offset + axis.repeats * group.size * axis.block
                     parameters[axis.parameter][axis.offset : end] *= factor
+
+
+def forget_weights_(model: nn.Module, seed: int) -> None:
+    """Draw the weights of the encoder anew: what is left to align is its shape alone.
+
+    Linear layers, convolutions and norms start as torch starts them, absolute positions from N(0, 0.02²),
+    relative ones at zero.
+    """
+    encoder: nn.Module = getattr(model, "vision_encoder", model)
+    with torch.no_grad(), seed_torch(seed):
+        for module in encoder.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+        for name, parameter in encoder.named_parameters():
+            if name == "pos_embed":
+                parameter.normal_(0.0, 0.02)
+    forget_positions_(encoder)

@@ -12,7 +12,7 @@ from aerogel.slim.plan import Layout, Plan, find_stock_faults
 from aerogel.slim.ranking import Normalizer, choose, choose_among, read_scores
 from aerogel.slim.widths import Widths
 
-Ranking = Literal["local", "global"]
+Ranking = Literal["local", "mlp", "global"]
 
 
 def make_plan(
@@ -31,7 +31,7 @@ def make_plan(
     none. The residual stream has one group, whose channels are chosen one by one. "local" ranking gives every
     block the same widths; with "global" the blocks compete for blocks times width channels, MLP channels in
     multiples of the number of heads, compared by ``normalizer``, and no block keeps more than
-    ``head_dim_limit`` dimensions of a head. Without a ``layout`` it is "stock" where the widths allow it.
+    ``head_dim_limit`` dimensions of a head; with "mlp" they compete for MLP channels alone. Without a ``layout`` it is "stock" where the widths allow it.
     (Section 3.2 of arXiv 2312.05284.)
 
     Raises:
@@ -45,7 +45,8 @@ def make_plan(
         if width is None or all(width == size for size in groups.values()):
             continue
         read = {name: _read(scores, name, size) for name, size in groups.items()}
-        if ranking == "local" or len(groups) == 1:
+        competes = ranking == "global" or ranking == kind
+        if not competes or len(groups) == 1:
             kept |= {name: choose(values, width) for name, values in read.items()}
         else:
             kept |= choose_among(

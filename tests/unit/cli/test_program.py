@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import pytest
+from cyclopts import App
 
-from aerogel.cli.program import build_app, build_condense, build_sample, main, name_help
+from aerogel.cli.program import build_app, main, name_help
 
 
 def test_the_verbs() -> None:
-    verbs = {name for name in build_app().resolved_commands() if not name.startswith("-")}
-    assert verbs == {"demo", "condense", "sample", "report", "env", "doctor"}
-    stages = [name for name in build_condense().resolved_commands() if not name.startswith("-")]
-    assert stages == ["teacher", "select", "generator", "pack", "student", "eval", "verify", "size"]
-    trials = [name for name in build_sample().resolved_commands() if not name.startswith("-")]
-    assert trials == ["plan", "simulate", "verify", "bench"]
+    program = build_app()
+    assert set(list_verbs(program)) == {"demo", "slim", "sample", "condense", "report", "env", "doctor"}
+    below = {name: list_verbs(program[name]) for name in ("condense", "sample", "slim")}
+    assert below == {
+        "condense": ["teacher", "select", "generator", "pack", "student", "eval", "verify", "size"],
+        "sample": ["plan", "simulate", "verify", "bench"],
+        "slim": ["plan", "eval", "compare"],
+    }
+
+
+def list_verbs(program: App) -> list[str]:
+    return [name for name in program.resolved_commands() if not name.startswith("-")]
 
 
 def test_completion_can_be_installed() -> None:

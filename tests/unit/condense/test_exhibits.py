@@ -12,7 +12,7 @@ import aerogel
 from aerogel.condense.account import Run, open_run
 from aerogel.condense.comparison import Row
 from aerogel.condense.config import LABEL_KINDS
-from aerogel.condense.exhibits import NAMES, describe_sections, name_row, write_duration
+from aerogel.condense.exhibits import NAMES, describe_sections, name_row
 from aerogel.measure import Measurement
 from aerogel.report import Block, Curve, Pictures, Scatter, TableBlock
 from tests.unit.condense import tiny
@@ -37,23 +37,6 @@ def test_every_kind_of_labels_has_a_name() -> None:
     row = Row("hard", "random", Measurement("accuracy", 1.0, "%"), 1, 0, 1.0)
     assert name_row(row) == "random images, hard labels"
     assert name_row(replace(row, images="chosen")) == "hard labels"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (0.01, "< 0.1 s"),
-        (0.3, "0.3 s"),
-        (9.96, "10 s"),
-        (59.4, "59 s"),
-        (59.6, "1 min 0 s"),
-        (72, "1 min 12 s"),
-        (3599.7, "1 h 0 min"),
-        (7512, "2 h 5 min"),
-    ],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert write_duration(seconds) == text
 
 
 def test_pictures_are_the_stored_images_in_rows_of_a_class(run: Run) -> None:

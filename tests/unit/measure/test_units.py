@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aerogel.errors import DataError
-from aerogel.measure.units import format_bytes, format_value
+from aerogel.measure.units import format_bytes, format_duration, format_value
 
 FACTORS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15, "EB": 1e18}
 
@@ -63,3 +63,20 @@ def test_negative_bytes_are_refused() -> None:
 )
 def test_values_for_people(value: float, unit: str, text: str) -> None:
     assert format_value(value, unit) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.01, "< 0.1 s"),
+        (0.3, "0.3 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (72, "1 min 12 s"),
+        (3599.7, "1 h 0 min"),
+        (7512, "2 h 5 min"),
+    ],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -1,0 +1,147 @@
+"""What a slimmed segmenter keeps of its teacher's masks, at equal training cost for every way of slimming.
+
+    python benchmarks/slim-retention/run.py --model runs/sam-small/model [--data FOLDER] [--work FOLDER]
+        [--rows slim random ...] [--ratios 50 77]
+
+--model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
+photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
+evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_as_published (the published code's faults
+put back, with its criterion), one_step (cut once by our criterion, then aligned to the final embedding),
+taylor, magnitude and random (the same by these criteria), scratch (the same shape from random weights). Every
+row sees as many photos in as many steps of the same optimiser.
+
+Every object of 1 % of its photo or more is asked for by a random point of it and by its box; the score is the
+mean intersection over union over objects. "kept" is the share of the teacher's, "behind_slim" how far a row
+lies below ours; both paired, with 95 % intervals that draw whole photos again. Writes results.json beside this
+file and ends its output with that JSON on one line. A killed run goes on where it was; rows can be shared
+between processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aerogel.core.config import from_dict, load_config, to_dict
+from aerogel.core.environment import environment
+from aerogel.core.folders import write_text_atomic
+from aerogel.slim import Evaluation, SlimConfig, compare, evaluate, open_model, slim
+from aerogel.zoo import open_photos, open_segments
+
+HERE = Path(__file__).parent
+LEAST_AREA = 0.01
+PROMPTS = ("point", "box")
+_ONE_STEP = {"method": "one-step"}
+# What differs from settings.yaml; epochs are of each aligning, of which one step has one instead of two.
+ROWS: dict[str, dict[str, Any]] = {
+    "slim": {},
+    "slim_as_published": {
+        "score": {"criterion": "disturbed-taylor-as-coded", "rescore": False},
+        "surgery": {"positions": False, "temperature": False},
+        "align": {"repair_qkv": False, "mask_padding": "none"},
+    },
+    "one_step": _ONE_STEP,
+    "taylor": {**_ONE_STEP, "score": {"criterion": "taylor"}},
+    "magnitude": {**_ONE_STEP, "score": {"criterion": "magnitude"}},
+    "random": {**_ONE_STEP, "score": {"criterion": "random"}},
+    "scratch": {**_ONE_STEP, "start": "random", "score": {"criterion": "random"}},
+}
+
+
+def make_config(row: str, ratio: int) -> SlimConfig:
+    """Return the settings of a row."""
+    plain = to_dict(load_config(SlimConfig, HERE / "settings.yaml"))
+    for key, value in ROWS[row].items():
+        plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
+    if plain["method"] == "one-step":
+        plain["align"]["epochs"] *= 2
+    plain["ratio"] = ratio / 100
+    return from_dict(SlimConfig, plain, row)
+
+
+def evaluate_all(model: Any, sets: Mapping[str, Any], name: str) -> dict[str, Evaluation]:
+    """Return the scores of a model on each set of photos."""
+    return {
+        key: evaluate(model, photos, prompts=PROMPTS, boundary=False, name=name)
+        for key, photos in sets.items()
+    }
+
+
+def obtain(path: Path, make: Any) -> dict[str, Evaluation]:
+    """Return the scores stored at ``path``; make and store them if there are none."""
+    if not path.exists():
+        found = make()
+        text = json.dumps({key: each.to_dict() for key, each in found.items()})
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, text)
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    return {key: Evaluation.from_dict(each) for key, each in stored.items()}
+
+
+def sum_up(ours: dict[str, Evaluation], others: dict[str, dict[str, Evaluation]]) -> dict[str, Any]:
+    """Return means, and comparisons with the other evaluations: {name: {set: {prompt: ...}}}."""
+    found: dict[str, Any] = {}
+    for key, evaluation in ours.items():
+        place = found.setdefault(key, {})
+        for prompt in PROMPTS:
+            place[prompt] = evaluation.interval(evaluation.row(prompt)).to_dict()
+        place["filled_box"] = evaluation.interval(evaluation.row("box", predictor="filled box")).to_dict()
+        for name, other in others.items():
+            contrasts = compare(evaluation, other[key])
+            place[name] = {
+                prompt: contrast.kept.to_dict()
+                if name == "kept" and contrast.kept is not None
+                else {**contrast.difference.to_dict(), "excludes_zero": contrast.difference.excludes_zero}
+                for prompt, contrast in zip(PROMPTS, contrasts.rows, strict=True)
+            }
+    return found
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    layout = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", type=Path, default=Path(os.environ.get("AEROGEL_DATA", ".")))
+    parser.add_argument("--work", type=Path, default=Path("runs/slim-retention"))
+    parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
+    parser.add_argument("--ratios", nargs="+", type=int, default=[50, 77])
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    place = arguments.data / "photos"
+    sets = {
+        "coco": open_segments(place / "coco-panoptic-train.parquet", smallest_share=LEAST_AREA),
+        "bsds": open_segments(place / "bsds500-trainval.parquet", smallest_share=LEAST_AREA, annotator=0),
+    }
+    teacher = open_model(arguments.model)
+    photos = open_photos(place / "imagenet-samples.parquet", image_column="image", check="header")
+    known = obtain(arguments.work / "teacher.json", lambda: evaluate_all(teacher, sets, "teacher"))
+    figures: dict[str, Any] = {}
+    for ratio in arguments.ratios:
+        figures[f"r{ratio}"] = {"teacher": sum_up(known, {})}
+        scored: dict[str, dict[str, Evaluation]] = {}
+        for row in arguments.rows:
+            folder = arguments.work / f"r{ratio}-{row}"
+            result = slim(teacher, photos, config=make_config(row, ratio), out=folder)
+            scored[row] = obtain(
+                folder / "evaluation.json", lambda model=result.model, row=row: evaluate_all(model, sets, row)
+            )
+        for row, ours in scored.items():
+            others = {"kept": known}
+            if row != "slim" and "slim" in scored:
+                others["behind_slim"] = scored["slim"]
+            figures[f"r{ratio}"][row] = sum_up(ours, others)
+            print(ratio, row, json.dumps(figures[f"r{ratio}"][row]), flush=True)
+    result = {"figures": figures, "environment": environment()}
+    write_text_atomic(HERE / "results.json", json.dumps(result, indent=2) + "\n")
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

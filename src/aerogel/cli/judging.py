@@ -1,0 +1,159 @@
+"""`aerogel slim eval` and `compare`: how well a segmenter does on photos with masks."""
+
+from __future__ import annotations
+
+import json as notation  # the flag --json has the name
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Group, Parameter
+
+from aerogel.cli.failures import OK
+from aerogel.cli.screen import Screen
+from aerogel.cli.settings import Flag
+from aerogel.errors import ConfigError, FolderExistsError, IntegrityError, compose
+
+if TYPE_CHECKING:
+    from aerogel.slim.scores import Evaluation
+
+EVAL_EXAMPLES = """Examples:
+  aerogel slim eval slim-sam/model sa1b/ --limit 200
+  aerogel slim eval slim-sam/model photos.parquet --teacher facebook/sam-vit-base --out slim.json
+  aerogel slim eval facebook/sam-vit-base instances.json --images val2017/ --prompt box
+"""
+COMPARE_EXAMPLES = """Examples:
+  aerogel slim compare slim-sam/model facebook/sam-vit-base --data sa1b/ --limit 200
+  aerogel slim compare slim.json sam.json
+"""
+
+PromptKind = Literal["point", "centre", "stored", "box"]
+JUDGED = Group("What to judge on", sort_key=1)
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
+class JudgeSettings:
+    """Hold the flags of both verbs."""
+
+    images: Annotated[
+        Path | None, Parameter(group=JUDGED, help="Folder of the photos, where DATA holds only the masks.")
+    ] = None
+    limit: Annotated[int | None, Parameter(group=JUDGED, help="How many photos to take; all if not given.")] = None
+    smallest: Annotated[
+        float, Parameter(group=JUDGED, help="Leave out objects below this share of their photo.")
+    ] = 0.0
+    prompts: Annotated[
+        tuple[PromptKind, ...],
+        Parameter(
+            name="--prompt",
+            group=JUDGED,
+            negative="",
+            show_default=False,
+            help="What the model is shown: point, centre, stored or box; may be repeated. All but stored.",
+        ),
+    ] = ("point", "centre", "box")
+    no_boundary: Annotated[bool, Flag, Parameter(group=JUDGED, help="Do not measure boundary IoU.")] = False
+    seed: Annotated[int, Parameter(group=JUDGED, help="What the random points depend on.")] = 0
+    device: Annotated[str, Parameter(group=JUDGED, help='"auto", "cpu", "cuda" or "cuda:1".')] = "auto"
+
+
+def eval_command(
+    model: Annotated[str, Parameter(help="A segmenter, as for `aerogel slim`, or MobileSAM's checkpoint.")],
+    data: Annotated[
+        str, Parameter(help="Photos with masks: a folder of SA-1B, COCO's JSON, parquet with label maps.")
+    ],
+    /,
+    *,
+    settings: JudgeSettings | None = None,
+    teacher: Annotated[
+        str | None, Parameter(help="A second model, whose masks ours are also compared with.")
+    ] = None,
+    out: Annotated[Path | None, Parameter(help="Write every object's scores to this JSON file.")] = None,
+    overwrite: Annotated[bool, Flag, Parameter(help="Replace the file at --out.")] = False,
+    json: Annotated[bool, Flag, Parameter(help="End with one line of JSON on stdout.")] = False,
+) -> int:
+    """Score a segmenter's masks: mIoU by point and box prompts, with 95 % intervals.
+
+    Every photo is encoded once. The box filled in is the control that a box prompt
+    has to beat.
+    """
+    from aerogel.core.files import write_text_atomic
+
+    if out is not None and out.exists() and not overwrite:
+        raise FolderExistsError(
+            compose(f"nothing at {out}", "a file", "choose another name, or add --overwrite")
+        )
+    found = judge(model, data, settings or JudgeSettings(), teacher)
+    if out is not None:
+        write_text_atomic(out, notation.dumps(found.to_dict()) + "\n")
+    screen = Screen(json_wanted=json)
+    screen.say(str(found.table()))
+    if out is not None:
+        screen.say(f"scores  {out}")
+    screen.end(found.to_dict(per_object=False))
+    return OK
+
+
+def compare_command(
+    one: Annotated[str, Parameter(help="A segmenter, or a JSON file that `aerogel slim eval --out` wrote.")],
+    other: Annotated[str, Parameter(help="The one to compare it with, either way.")],
+    /,
+    *,
+    data: Annotated[str | None, Parameter(help="Photos with masks, as for `aerogel slim eval`.")] = None,
+    settings: JudgeSettings | None = None,
+    json: Annotated[bool, Flag, Parameter(help="End with one line of JSON on stdout.")] = False,
+) -> int:
+    """Compare two segmenters on the same objects and prompts, by pairs.
+
+    Differences come with 95 % intervals that draw whole photos again; one that does
+    not contain zero is a difference.
+    """
+    from aerogel.slim.scores import compare
+
+    settings = settings or JudgeSettings()
+    found = compare(*(_read_or_judge(name, data, settings) for name in (one, other)))
+    screen = Screen(json_wanted=json)
+    screen.say(str(found.table()))
+    screen.end(found.to_dict())
+    return OK
+
+
+def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = None) -> Evaluation:
+    """Evaluate the segmenter called ``model`` on the photos at ``data``."""
+    from aerogel.core.devices import choose_device
+    from aerogel.core.progress import announce
+    from aerogel.slim import evaluate, open_model
+    from aerogel.zoo import open_segments
+
+    photos = open_segments(
+        data, images=settings.images, limit=settings.limit, smallest_share=settings.smallest
+    )
+    device = choose_device(settings.device)
+    announce(f"device: {device.value} ({device.reason})")
+    return evaluate(
+        open_model(model).to(device.value),
+        photos,
+        prompts=settings.prompts,
+        teacher=None if teacher is None else open_model(teacher).to(device.value),
+        boundary=not settings.no_boundary,
+        seed=settings.seed,
+        name=model,
+    )
+
+
+def _read_or_judge(name: str, data: str | None, settings: JudgeSettings) -> Evaluation:
+    from aerogel.slim.scores import Evaluation
+
+    if name.endswith(".json") and Path(name).is_file():
+        try:
+            return Evaluation.from_dict(notation.loads(Path(name).read_text(encoding="utf-8")))
+        except ValueError as error:
+            raise IntegrityError(
+                compose(f"the JSON of an evaluation in {name}", str(error), "write it anew")
+            ) from error
+    if data is None:
+        raise ConfigError(
+            compose(f"--data, to evaluate {name} on", "none", "name photos with masks, or give two JSON files")
+        )
+    return judge(name, data, settings)

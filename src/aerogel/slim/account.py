@@ -1,0 +1,280 @@
+"""Turn a finished slimming into a report: what was paid, what is saved, what is lost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aerogel.core.config import load_config, to_dict
+from aerogel.core.environment import environment
+from aerogel.core.manifests import Manifest, read_manifest
+from aerogel.errors import DataError, IntegrityError, compose
+from aerogel.measure import Measurement, format_bytes, format_duration
+from aerogel.report import (
+    Block,
+    Comparison,
+    Curve,
+    Picture,
+    Receipt,
+    ReceiptLine,
+    Report,
+    Section,
+    Series,
+    TableBlock,
+)
+from aerogel.slim.config import SlimConfig
+from aerogel.slim.exhibits import SIDES
+from aerogel.slim.pipeline import PHASES
+from aerogel.slim.plan import Plan, load_plan
+from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, RECIPE, RESULT, TIMINGS
+
+
+@dataclass(frozen=True)
+class Run:
+    """Hold what the folder of a finished slimming says, read from disk and from nowhere else."""
+
+    folder: Path
+    config: SlimConfig
+    model: Manifest
+    exhibits: Manifest
+    timings: Mapping[str, float]
+    plan: Plan
+
+    @property
+    def before(self) -> dict[str, Any]:
+        """Return what the teacher weighs."""
+        found: dict[str, Any] = self.model.facts["before"]
+        return found
+
+    @property
+    def after(self) -> dict[str, Any]:
+        """Return what the slimmed model weighs."""
+        found: dict[str, Any] = self.model.facts["after"]
+        return found
+
+    def agreement(self) -> list[dict[str, Any]]:
+        """Return the rows of the comparison with the teacher's masks, the control without a model among them."""
+        rows = self.model.facts["agreement"].get("rows", [])
+        return [row for row in rows if row["reference"] == "teacher"]
+
+    def latency(self, side: str) -> Measurement:
+        """Return the encoder's latency "before" or "after"."""
+        return Measurement.from_dict(self.exhibits.facts["latency"][side])
+
+
+def open_run(folder: str | Path) -> Run:
+    """Read the folder of a finished slimming.
+
+    Raises:
+        DataError: there is no run in the folder, or it did not come to its end.
+        IntegrityError: a file in it is damaged.
+    """
+    place = Path(folder)
+    for name in (RESULT, RECIPE):
+        if not (place / name).is_file():
+            raise DataError(
+                compose(
+                    f"the folder of a finished slimming, with {name}",
+                    f"none at {place}" if not place.is_dir() else f"{place} without it",
+                    "pass the folder that `aerogel slim` wrote to, or finish it by the same command",
+                )
+            )
+    try:
+        timings = json.loads((place / TIMINGS).read_text(encoding="utf-8"))
+        known = {str(name): float(seconds) for name, seconds in timings.items()}
+    except (OSError, ValueError, TypeError, AttributeError) as failure:
+        raise IntegrityError(
+            compose(f"{TIMINGS} of a slimming in {place}", str(failure), "give its command again")
+        ) from failure
+    return Run(
+        place,
+        load_config(SlimConfig, place / RECIPE),
+        read_manifest(place / MODEL),
+        read_manifest(place / EXHIBITS),
+        known,
+        load_plan(place / MODEL / PLAN),
+    )
+
+
+def describe_run(folder: str | Path) -> Report:
+    """Describe the folder of a finished slimming as a report.
+
+    Raises:
+        DataError: there is no finished run in the folder.
+        IntegrityError: a file in it is damaged.
+    """
+    run = open_run(folder)
+    name = Path(run.config.model).name
+    sections = (_show_masks(run), _show_agreement(run), _show_losses(run), _show_widths(run))
+    return Report(
+        title=f"{name}, slimmed to {_share(run, 'encoder_parameters')} of its encoder",
+        lede=_write_lede(run),
+        receipt=describe_receipt(run),
+        sections=tuple(section for section in sections if section is not None),
+        config=to_dict(run.config),
+        environment=environment(),
+        command=run.model.command or f"aerogel slim --recipe {run.folder / RECIPE}",
+    )
+
+
+def describe_receipt(run: Run) -> Receipt:
+    """Write the receipt: time paid, weight saved, agreement lost."""
+    return Receipt(
+        paid=_list_paid(run),
+        saved=_list_saved(run),
+        lost=_list_lost(run),
+        total=_write_total(run),
+        number=f"sha256 {run.model.digest[:16]}",
+    )
+
+
+def _share(run: Run, key: str) -> str:
+    return f"{100 * run.after[key] / run.before[key]:.1f} %"
+
+
+def _write_lede(run: Run) -> str:
+    before, after = run.before, run.after
+    return (
+        f"The image encoder of {run.config.model} went from {before['hidden_size']} to {after['hidden_size']} "
+        f"channels, from {before['heads']} to {after['heads']} heads and from {before['mlp_dim']} to "
+        f"{after['mlp_dim']} MLP channels in each of {before['blocks']} blocks. No label was used."
+    )
+
+
+def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
+    lines = []
+    for phase in PHASES[run.config.method]:
+        for stage, label, note in (
+            (phase.plan_stage, f"ranking ({phase.cuts})", run.config.score.criterion),
+            (phase.align_stage, f"aligning ({phase.lesson})", f"{run.config.align.epochs} epochs"),
+        ):
+            if stage in run.timings:
+                lines.append(ReceiptLine(label, format_duration(run.timings[stage]), note))
+    lines.append(ReceiptLine("in all", format_duration(sum(run.timings.values()))))
+    return tuple(lines)
+
+
+def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
+    before, after = run.before, run.after
+    lines = [
+        ReceiptLine(label, f"{100 * (1 - after[key] / before[key]):.1f} %", _instead(before[key], after[key], unit))
+        for label, key, unit in (
+            ("encoder parameters", "encoder_parameters", "M"),
+            ("linear MACs", "macs", "G"),
+            ("MACs with attention", "macs_with_attention", "G"),
+        )
+    ]
+    lines.append(
+        ReceiptLine(
+            "bytes",
+            format_bytes(max(0, before["bytes"] - after["bytes"])),
+            f"{format_bytes(after['bytes'])} instead of {format_bytes(before['bytes'])}, {run.model.facts['dtype']}",
+        )
+    )
+    old, new = run.latency("before"), run.latency("after")
+    lines.append(
+        ReceiptLine(
+            "time for an image",
+            f"{old.value / new.value:.2f} times sooner",
+            f"{new.value:.0f} ms instead of {old.value:.0f} ms, encoder, one thread",
+        )
+    )
+    return tuple(lines)
+
+
+def _instead(before: int, after: int, unit: str) -> str:
+    scale = {"M": 1e6, "G": 1e9}[unit]
+    return f"{after / scale:.2f} {unit} instead of {before / scale:.2f} {unit}"
+
+
+def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:
+    return tuple(
+        ReceiptLine(
+            f"agreement, {row['title'].partition(',')[0]}",
+            f"{100 * (1 - row['iou']['mean']):.1f} points",
+            f"mIoU {row['iou']['mean']:.3f} with the teacher's masks, on photos that were kept back",
+        )
+        for row in run.agreement()
+        if row["predictor"] == "model"
+    )
+
+
+def _write_total(run: Run) -> str:
+    return (
+        f"{_share(run, 'encoder_parameters')} of the encoder's parameters, {_share(run, 'macs')} of its linear "
+        f"work and {_share(run, 'macs_with_attention')} of all its work are left"
+    )
+
+
+def _show_masks(run: Run) -> Section | None:
+    place = run.folder / EXHIBITS
+    pairs = [
+        tuple(Picture((place / each[side]).read_bytes(), each["photo"] if side == "before" else "") for side in SIDES)
+        for each in run.exhibits.facts["pictures"]
+    ]
+    if not pairs:
+        return None
+    block = Comparison([(one, other) for one, other in pairs], ("the teacher", "slimmed"))
+    text = "One mask for each point. Neither ranking nor aligning saw these photos."
+    return Section("Masks before and after", text, (block,))
+
+
+def _show_agreement(run: Run) -> Section | None:
+    rows = [
+        (
+            row["title"],
+            f"{row['iou']['mean']:.3f}",
+            _write_interval(row["iou"].get("by_object")),
+            f"{row['boundary_iou']['mean']:.3f}" if "boundary_iou" in row else "",
+        )
+        for row in run.agreement()
+    ]
+    if not rows:
+        return None
+    facts = run.model.facts["agreement"]
+    text = (
+        f"{facts['object_count']} masks of {facts['image_count']} photos that were kept back. The filled box is what "
+        "a box prompt gives away without a model."
+    )
+    header = ("prompt", "mIoU", "95 % interval", "boundary IoU")
+    return Section("Agreement with the teacher", text, (TableBlock(header, rows),))
+
+
+def _write_interval(found: Mapping[str, Any] | None) -> str:
+    return "" if found is None else f"{found['low']:.3f} to {found['high']:.3f}"
+
+
+def _show_losses(run: Run) -> Section | None:
+    blocks: list[Block] = []
+    for phase in PHASES[run.config.method]:
+        states = read_manifest(run.folder / phase.align_stage).facts["losses"]
+        names = sorted({name for means in states for name in means} - {"loss"})
+        series = [
+            Series(
+                name.replace("_", " "),
+                [epoch + 1 for epoch, means in enumerate(states) if name in means],
+                [means[name] for means in states if name in means],
+            )
+            for name in names
+        ]
+        blocks.append(Curve(f"Aligning by the {phase.lesson}", "epoch", "loss", series, log_y=True))
+    return Section("Losses", "Means over each epoch, before their weights.", blocks)
+
+
+def _show_widths(run: Run) -> Section:
+    widths = run.plan.widths
+    rows = [
+        (
+            str(index),
+            f"{widths[f'blocks.{index}.heads']} of {run.plan.sizes[f'blocks.{index}.heads']}",
+            f"{widths[f'blocks.{index}.head_dims']} of {run.plan.sizes[f'blocks.{index}.head_dims']}",
+            f"{widths[f'blocks.{index}.mlp']} of {run.plan.sizes[f'blocks.{index}.mlp']}",
+        )
+        for index in range(run.before["blocks"])
+    ]
+    text = f"{widths['embedding']} of {run.plan.sizes['embedding']} channels of the residual stream stay."
+    header = ("block", "heads", "dimensions of a head", "MLP channels")
+    return Section("What stays", text, (TableBlock(header, rows),))

@@ -1,0 +1,136 @@
+"""Write a slimmed model as transformers saves it, with its plan, a card and what it measures."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aerogel.core.files import write_text_atomic
+from aerogel.measure import count_macs, count_parameters
+from aerogel.slim.agreement import measure_agreement
+from aerogel.slim.config import SlimConfig
+from aerogel.slim.plan import Plan
+from aerogel.slim.run_folder import PLAN
+from aerogel.slim.sources import Sources
+from aerogel.zoo.pretrained import quiet
+
+KIND = "slim-model"
+_WEIGHTS = "model.safetensors"
+_CARD = """---
+library_name: transformers
+pipeline_tag: mask-generation
+base_model: {base}
+---
+
+# {name}, slimmed
+
+{base} with fewer channels in its image encoder, cut and aligned without labels by Aerogel ({how}).
+Prompt encoder and mask decoder are those of {base}, and so is its licence.
+
+{table}
+
+The agreement is with the masks of {base} on photos that were kept back. `plan.json` lists the channels that
+stayed.
+
+```python
+from {loader}
+
+model = {call}("path/to/this/folder")
+```
+"""
+
+
+def write_model(
+    student: Any, teacher: Any, plan: Plan, sources: Sources, config: SlimConfig, work: Path
+) -> dict[str, Any]:
+    """Write model, image processor, plan and card into ``work``; return the facts for its manifest.
+
+    ``teacher`` is the one on the run's device, in float32. What is compared with it is the model as saved,
+    rounded to its dtype.
+    """
+    wanted = config.dtype
+    dtype = next(sources.teacher.parameters()).dtype if wanted == "auto" else getattr(torch, wanted)
+    saved = copy.deepcopy(student).to(dtype)
+    save_segmenter(saved, work)
+    plan.save(work / PLAN)
+    facts = {
+        "before": weigh(teacher, dtype),
+        "after": weigh(student, dtype),
+        "file_bytes": (work / _WEIGHTS).stat().st_size,
+        "family": sources.channels.family,
+        "layout": plan.layout,
+        "dtype": str(dtype).removeprefix("torch."),
+        "agreement": {},
+    }
+    if hasattr(teacher, "mask_decoder"):
+        rounded = saved.to(torch.float32)
+        found = measure_agreement(rounded, teacher, sources.held_out, name="slimmed")
+        facts["agreement"] = found.to_dict(per_object=False)
+    write_text_atomic(work / "README.md", _write_card(config, facts))
+    return facts
+
+
+def save_segmenter(model: Any, folder: Path) -> None:
+    """Save a model as transformers does, with the image processor that its size asks for."""
+    from transformers import SamImageProcessorPil
+
+    with quiet():
+        model.save_pretrained(folder)
+        size = model.config.vision_config.image_size if hasattr(model.config, "vision_config") else None
+        size = size or model.config.image_size
+        side = {"height": size, "width": size}
+        SamImageProcessorPil(size={"longest_edge": size}, pad_size=side).save_pretrained(folder)
+
+
+def weigh(model: Any, dtype: torch.dtype) -> dict[str, Any]:
+    """Return parameters, bytes in ``dtype`` and multiply-accumulates of one image, encoder and whole model."""
+    encoder = getattr(model, "vision_encoder", model)
+    vision = encoder.config
+    macs = count_macs(encoder, (1, 3, vision.image_size, vision.image_size))
+    parameters = int(count_parameters(model).value)
+    return {
+        "parameters": parameters,
+        "encoder_parameters": int(count_parameters(encoder).value),
+        "bytes": parameters * torch.empty(0, dtype=dtype).element_size(),
+        "macs": macs.linear,
+        "macs_with_attention": macs.with_attention,
+        "hidden_size": vision.hidden_size,
+        "heads": vision.num_attention_heads,
+        "mlp_dim": vision.mlp_dim,
+        "blocks": vision.num_hidden_layers,
+        "image_size": vision.image_size,
+    }
+
+
+def _write_card(config: SlimConfig, facts: Mapping[str, Any]) -> str:
+    before, after = facts["before"], facts["after"]
+    rows = [
+        (name, f"{before[key] / scale:.2f} {unit}", f"{after[key] / scale:.2f} {unit}")
+        for name, key, unit, scale in (
+            ("parameters of the encoder", "encoder_parameters", "M", 1e6),
+            ("parameters in all", "parameters", "M", 1e6),
+            ("MACs of the encoder, linear layers and convolutions", "macs", "G", 1e9),
+            ("MACs of the encoder, with attention", "macs_with_attention", "G", 1e9),
+        )
+    ]
+    for row in facts["agreement"].get("rows", ()):
+        if row["predictor"] == "model" and row["reference"] == "teacher":
+            rows.append((f"mIoU, {row['title']}", "1", f"{row['iou']['mean']:.3f}"))
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [("", "before", "after"), ("---",) * 3, *rows])
+    loader = "transformers import SamModel" if config.layout == "stock" else "aerogel.slim import open_model"
+    call = "SamModel.from_pretrained" if config.layout == "stock" else "open_model"
+    if config.layout == "stock" and facts["family"] == "sam_hq":
+        loader, call = loader.replace("SamModel", "SamHQModel"), "SamHQModel.from_pretrained"
+    name = Path(config.model).name or "model"
+    return _CARD.format(
+        base=config.model,
+        name=name,
+        how=f"{config.method}, ratio {config.ratio}, {config.score.criterion}",
+        table=table,
+        loader=loader,
+        call=call,
+    )

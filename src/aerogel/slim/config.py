@@ -1,0 +1,173 @@
+"""The settings of slimming, one frozen dataclass per part."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from aerogel.core.config import config
+from aerogel.slim.plan import Layout
+from aerogel.slim.planning import Ranking
+from aerogel.slim.ranking import NORMALIZERS, Normalizer
+
+Method = Literal["alternate", "one-step"]
+Augment = Literal["none", "flip", "crop"]
+Padding = Literal["all", "windows", "none"]
+Weighting = Literal["paper", "constant", "dynamic"]
+
+
+@config("slim.score", version=1)
+@dataclass(frozen=True)
+class ScoreConfig:
+    """Set how channels are ranked.
+
+    ``criterion`` is one of `score_channels`; of the photos, ``photos`` are looked at, with ``draws`` of noise
+    each. ``ranking`` "local" gives every block the same widths; with "mlp" the blocks' MLPs compete for channels,
+    with "global" their head dimensions too, compared by ``normalizer``. ``rescore`` ranks the MLPs
+    anew once the heads are cut, which the published code does not.
+    """
+
+    criterion: str = "channel-fisher"
+    photos: int = 64
+    draws: int = 1
+    ranking: Ranking = "local"
+    normalizer: Normalizer = "gaussian"
+    rescore: bool = True
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes = [
+            f"{name}: expected 1 or more; got {getattr(self, name)}"
+            for name in ("photos", "draws")
+            if getattr(self, name) < 1
+        ]
+        if self.normalizer not in NORMALIZERS:
+            mistakes.append(f"normalizer: expected one of {', '.join(NORMALIZERS)}; got {self.normalizer!r}")
+        return mistakes
+
+
+@config("slim.surgery", version=1)
+@dataclass(frozen=True)
+class SurgeryConfig:
+    """Set what surgery keeps; each False puts a fault of the published code back, to measure its worth.
+
+    ``positions`` slices and keeps relative positions (False: zero after each pruning), ``temperature`` keeps
+    the logits of heads that lose dimensions (False: divided by the square root of what is left).
+    """
+
+    positions: bool = True
+    temperature: bool = True
+
+
+@config("slim.align", version=1)
+@dataclass(frozen=True)
+class AlignConfig:
+    """Set how a student is aligned with its teachers (arXiv 2312.05284, sections 3.2 and 4.1).
+
+    ``batch_size`` is of one optimiser step, over all processes; each process computes its share in
+    ``accumulate`` parts, to save memory. ``lr`` is the peak of the rate, which a ``warmup`` share of all
+    steps rises to and which then falls by ``schedule``, to zero if it falls. ``clip`` is the largest norm of
+    the gradient and ``weight_decay`` AdamW's; 0 is none. ``ema`` above 0 ends with the moving average of the
+    weights, decaying by that factor a step.
+
+    The features weigh in for ``weight_epochs`` epochs (N in eq. 8; the published code has 11 there).
+    ``weighting`` "paper" is constant at ``weight`` for bottlenecks and falling ("dynamic") for the embedding.
+    ``repair_qkv`` lets queries, keys and values of global blocks count, which the published code forgets.
+    ``mask_padding`` "all" leaves out what fills up windows and photos, "windows" the former, "none" nothing,
+    as published.
+
+    ``dtype`` is what is computed in (weights stay as they are). ``checkpoint_blocks`` computes each block
+    twice instead of keeping all that happens in it. ``cache_bytes`` is how much disk the teacher's embeddings
+    of whole photos may take, in float16. ``augment`` "flip" mirrors half of the photos, "crop" also cuts out
+    a part of each.
+    """
+
+    epochs: int = 20
+    batch_size: int = 4
+    accumulate: int = 1
+    lr: float = 1e-4
+    optimiser: Literal["adam", "adamw"] = "adam"
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "linear"] = "cosine"
+    warmup: float = 0.02
+    clip: float = 0.0
+    ema: float = 0.0
+    weight: float = 0.5
+    weight_epochs: int = 10
+    weighting: Weighting = "paper"
+    repair_qkv: bool = True
+    mask_padding: Padding = "all"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    checkpoint_blocks: bool = True
+    cache_bytes: int = 8 * 2**30
+    augment: Augment = "none"
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes = []
+        for name in ("epochs", "batch_size", "accumulate", "lr"):
+            if not getattr(self, name) > 0:
+                mistakes.append(f"{name}: expected a number above 0; got {getattr(self, name)}")
+        for name in ("weight_decay", "clip", "weight_epochs", "cache_bytes"):
+            if not getattr(self, name) >= 0:
+                mistakes.append(f"{name}: expected 0 or more; got {getattr(self, name)}")
+        for name in ("ema", "weight", "warmup"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                mistakes.append(f"{name}: expected a number from 0 to below 1; got {getattr(self, name)}")
+        if self.weight_decay and self.optimiser == "adam":
+            mistakes.append('weight_decay: expected 0 with adam; got a number: use optimiser "adamw"')
+        return mistakes
+
+
+@config("slim", version=1)
+@dataclass(frozen=True)
+class SlimConfig:
+    """Set a whole slimming: the model, the photos, how much goes, and each part's settings.
+
+    ``model`` is a folder, a hub name or one that ships; ``images`` photos without labels, of which ``limit``
+    are taken (None: all) and ``held_out`` kept back, to compare the slim model with its teacher on.
+    ``ratio`` is the share of embedding and MLP channels that goes, ``mlp_ratio`` another one for the MLPs,
+    ``heads`` how many heads stay (None: all). ``method`` "alternate" prunes and aligns twice, as published;
+    "one-step" prunes once and aligns to the final embedding for as long. ``start`` "random" forgets the
+    weights of the encoder after cutting: the baseline that shows what they are worth. ``dtype`` is that of
+    the saved model; "auto" the teacher's.
+    """
+
+    model: str = ""
+    images: str = ""
+    limit: int | None = None
+    held_out: int = 16
+    ratio: float = 0.5
+    mlp_ratio: float | None = None
+    heads: int | None = None
+    layout: Layout = "stock"
+    method: Method = "alternate"
+    start: Literal["teacher", "random"] = "teacher"
+    score: ScoreConfig = field(default_factory=ScoreConfig)
+    surgery: SurgeryConfig = field(default_factory=SurgeryConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    seed: int = 0
+    device: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes = []
+        for name in ("ratio", "mlp_ratio"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < 1.0:
+                mistakes.append(f"{name}: expected a share from 0 up to but not including 1; got {value}")
+        for name, least in (("limit", 2), ("held_out", 1), ("heads", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                mistakes.append(f"{name}: expected {least} or more; got {value}")
+        if self.limit is not None and self.held_out >= self.limit:
+            mistakes.append(f"held_out: expected fewer than limit ({self.limit}); got {self.held_out}")
+        if self.layout == "stock" and self.score.ranking != "local":
+            mistakes.append(
+                f"score.ranking: expected local for the stock layout, whose blocks are alike; "
+                f"got {self.score.ranking}"
+            )
+        if self.start == "random" and self.method != "one-step":
+            mistakes.append(f"start: expected random with the method one-step only; got {self.method}")
+        return mistakes

@@ -1,0 +1,79 @@
+"""Draft a plan without training anything: what would stay, and what that weighs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from aerogel.core.files import make_parents
+from aerogel.errors import FolderExistsError, compose
+from aerogel.slim.archive import weigh
+from aerogel.slim.channels import KINDS
+from aerogel.slim.config import SlimConfig
+from aerogel.slim.importance import score_channels
+from aerogel.slim.plan import Plan
+from aerogel.slim.planning import make_plan
+from aerogel.slim.sources import Sources
+from aerogel.slim.surgery import apply_plan
+from aerogel.slim.widths import derive_widths
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Hold a plan, and what the model weighs before and after it."""
+
+    plan: Plan
+    before: dict[str, Any]
+    after: dict[str, Any]
+
+    def list_weights(self) -> list[tuple[str, int, int]]:
+        """Return what is counted: its name, the number before and the number after."""
+        names = {
+            "hidden_size": "channels of the residual stream",
+            "heads": "heads",
+            "mlp_dim": "MLP channels",
+            "encoder_parameters": "parameters of the encoder",
+            "parameters": "parameters in all",
+            "macs": "linear MACs of the encoder",
+            "macs_with_attention": "MACs with attention",
+        }
+        return [(name, self.before[key], self.after[key]) for key, name in names.items()]
+
+
+def draft_plan(
+    config: SlimConfig, sources: Sources, path: Path | None = None, *, device: str = "cpu", overwrite: bool = False
+) -> Draft:
+    """Rank all channels of the teacher as it is, and write the plan to ``path``; nothing is cut or trained.
+
+    Raises:
+        ConfigError: a ratio leaves no channel, or a head count does not fit.
+        FolderExistsError: there is a file at ``path``, and ``overwrite`` is off.
+    """
+    if path is not None and path.exists() and not overwrite:
+        raise FolderExistsError(compose(f"nothing at {path}", "a file", "choose another name (--out), or --overwrite"))
+    teacher, score = sources.teacher.to(device), config.score
+    widths = derive_widths(sources.channels, config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads)
+    scores = score_channels(
+        teacher,
+        sources.draw_images(score.photos, config.seed, device),
+        score.criterion,
+        seed=config.seed,
+        draws=score.draws,
+        kinds=KINDS,
+    )
+    plan = make_plan(
+        sources.channels,
+        scores,
+        widths,
+        ranking=score.ranking,
+        normalizer=score.normalizer,
+        layout=config.layout,
+    )
+    if path is not None:
+        make_parents(path)
+        plan.save(path)
+    slim = apply_plan(teacher, plan)
+    return Draft(plan, weigh(teacher, torch.float32), weigh(slim, torch.float32))

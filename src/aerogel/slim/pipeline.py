@@ -1,0 +1,280 @@
+"""Run the phases of a slimming in order, each into folders of its own that survive a kill."""
+
+from __future__ import annotations
+
+import copy
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from aerogel.core.config import to_dict
+from aerogel.core.devices import choose_device
+from aerogel.core.folders import write_bytes_atomic, write_text_atomic
+from aerogel.core.manifests import Manifest
+from aerogel.core.progress import announce, track
+from aerogel.core.randomness import derive_seed
+from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
+from aerogel.slim.align import align
+from aerogel.slim.archive import KIND, write_model
+from aerogel.slim.channels import Kind
+from aerogel.slim.checkpoint import read_epochs
+from aerogel.slim.config import SlimConfig
+from aerogel.slim.exhibits import KIND as EXHIBITS_KIND
+from aerogel.slim.exhibits import write_exhibits
+from aerogel.slim.families import describe, find_family
+from aerogel.slim.faults import change_temperature_, forget_positions_, forget_weights_
+from aerogel.slim.importance import score_channels
+from aerogel.slim.lesson import Lesson
+from aerogel.slim.lesson import Phase as Lessons
+from aerogel.slim.plan import Plan, identity_plan, load_plan
+from aerogel.slim.planning import make_plan
+from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, TIMINGS, WEIGHTS
+from aerogel.slim.sources import Sources
+from aerogel.slim.surgery import apply_plan
+from aerogel.slim.widths import Widths, derive_widths
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Name what is cut, in rounds that are scored one after the other, and what is aligned after that."""
+
+    cuts: str
+    rounds: tuple[tuple[Kind, ...], ...]
+    lesson: Lessons
+
+    @property
+    def plan_stage(self) -> str:
+        """Return the name of the folder of the plan."""
+        return f"{self.cuts}-plan"
+
+    @property
+    def align_stage(self) -> str:
+        """Return the name of the folder of what was aligned."""
+        return f"{self.lesson}-aligning"
+
+
+# Section 3.2 of arXiv 2312.05284: what one phase cuts, the other aligns by.
+PHASES: dict[str, tuple[Phase, ...]] = {
+    "alternate": (
+        Phase("embedding", (("embedding",),), "bottleneck"),
+        Phase("bottleneck", (("heads", "head_dims"), ("mlp",)), "embedding"),
+    ),
+    "one-step": (Phase("whole", (("embedding", "heads", "head_dims", "mlp"),), "output"),),
+}
+
+
+class Pipeline:
+    """Slim the teacher of ``sources`` into ``out``, stage by stage; finished stages are opened, cut ones go on.
+
+    The teacher is not changed.
+    """
+
+    def __init__(
+        self,
+        config: SlimConfig,
+        sources: Sources,
+        out: Path,
+        *,
+        overwrite: bool = False,
+        command: str | None = None,
+    ) -> None:
+        """Check that the widths and the layout fit the model, before any work.
+
+        Raises:
+            ConfigError: a ratio leaves no channel, or a head count does not fit.
+            MismatchError: the model cannot take the layout.
+        """
+        self.config, self.sources, self.out = config, sources, out
+        self.overwrite, self.command = overwrite, command
+        self.widths = derive_widths(
+            sources.channels, config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads
+        )
+        find_family(sources.teacher).require_layout(sources.teacher, "flex")
+        device = choose_device(config.device)
+        announce(f"device: {device.value} ({device.reason})")
+        self.device = device.value
+        phases = PHASES[config.method]
+        if not config.score.rescore:
+            phases = tuple(replace(each, rounds=(sum(each.rounds, ()),)) for each in phases)
+        self.phases = phases
+        self._done: dict[str, Manifest] = {}
+        self._models: dict[int, Any] = {}
+
+    @cached_property
+    def teacher(self) -> Any:
+        """Return the teacher, or a copy of it where it is elsewhere or not in float32."""
+        teacher = self.sources.teacher
+        first = next(teacher.parameters())
+        if first.dtype == torch.float32 and first.device == torch.device(self.device):
+            return teacher
+        return copy.deepcopy(teacher).to(self.device, torch.float32)
+
+    def slim(self, phases: int | None = None) -> Any:
+        """Return the model after the first ``phases``, by default after all; the teacher is after none."""
+        count = len(self.phases) if phases is None else phases
+        if count == 0:
+            return self.teacher
+        if count not in self._models:
+            self._models[count] = self._align(count - 1)
+        return self._models[count]
+
+    def plan(self, phases: int | None = None) -> Plan:
+        """Return what the first ``phases`` cut, by default all, as one plan in the teacher's numbering.
+
+        What comes before the last of them is run where needed; nothing is aligned after the last plan.
+        """
+        count = len(self.phases) if phases is None else phases
+        whole = identity_plan(self.sources.channels)
+        for number in range(count):
+            whole = whole.then(self._plan(number))
+        return whole
+
+    def finish(self) -> Manifest:
+        """Write the slimmed model as transformers saves it, with its plan and card; return the manifest."""
+        student, plan = self.slim(), self.plan()
+        settings = {"dtype": self.config.dtype, "layout": self.config.layout}
+        inputs = {
+            **self.sources.digests,
+            **{phase.align_stage: self._done[phase.align_stage].digest for phase in self.phases},
+        }
+
+        def build(work: Path) -> Mapping[str, Any]:
+            return write_model(student, self.teacher, plan, self.sources, self.config, work)
+
+        return self._run(MODEL, KIND, settings, inputs, build)
+
+    def exhibit(self) -> Manifest:
+        """Draw the masks before and after on photos that were kept back, and time both encoders."""
+        inputs = {"model": self.finish().digest, "held_out": self.sources.digests["held_out"]}
+
+        def build(work: Path) -> Mapping[str, Any]:
+            return write_exhibits(self.slim(), self.teacher, self.sources.held_out, work)
+
+        return self._run(EXHIBITS, EXHIBITS_KIND, {}, inputs, build)
+
+    def _plan(self, number: int) -> Plan:
+        """Choose the channels that a phase keeps, by scores of the model that it begins with."""
+        phase, config = self.phases[number], self.config
+        model = self.slim(number)
+
+        def build(work: Path) -> Mapping[str, Any]:
+            whole, scores = identity_plan(describe(model)), {}
+            for place, kinds in enumerate(phase.rounds):
+                # What a round cut is gone before the next is scored, which the published code does not do.
+                cut = self._cut(model, whole)
+                found = self._score(cut, kinds, f"{phase.cuts}/{place}")
+                scores |= found
+                wanted = Widths(**{kind: self.widths.get(kind) for kind in kinds})
+                last = number == len(self.phases) - 1 and place == len(phase.rounds) - 1
+                whole = whole.then(
+                    make_plan(
+                        describe(cut),
+                        found,
+                        wanted,
+                        ranking=config.score.ranking,
+                        normalizer=config.score.normalizer,
+                        layout=config.layout if last else None,
+                    )
+                )
+            write_bytes_atomic(work / SCORES, save(scores))
+            whole.save(work / PLAN)
+            return {"widths": whole.widths, "plan": whole.digest}
+
+        settings = {
+            "score": to_dict(config.score),
+            "surgery": to_dict(config.surgery),
+            "widths": asdict(self.widths),
+            "layout": config.layout,
+            "rounds": phase.rounds,
+        }
+        self._run(phase.plan_stage, "slim-plan", settings, self._inputs(number), build)
+        return load_plan(self.out / phase.plan_stage / PLAN)
+
+    def _align(self, number: int) -> Any:
+        """Cut the model that a phase begins with, and align what is left."""
+        phase, config = self.phases[number], self.config
+        plan, before = self._plan(number), self.slim(number)
+        student = self._cut(before, plan)
+        prefix = self.sources.channels.encoder
+
+        def build(work: Path) -> Mapping[str, Any]:
+            if config.start == "random":
+                forget_weights_(student, derive_seed(config.seed, "start"))
+            lesson = Lesson(phase.lesson, self.teacher, before if phase.lesson == "embedding" else None)
+            seed = derive_seed(config.seed, "align", phase.lesson)
+            run = align(
+                student, lesson, self.sources.photos, config.align, seed=seed, device=self.device, work=work
+            )
+            steps = config.align.epochs * -(-len(self.sources.photos) // config.align.batch_size)
+            for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
+                pass
+            trained = {
+                name: value.detach().cpu().contiguous()
+                for name, value in student.state_dict().items()
+                if name.startswith(prefix)
+            }
+            write_bytes_atomic(work / WEIGHTS, save(trained))
+            return {"losses": read_epochs(work / CHECKPOINT_NAME)}
+
+        settings = {
+            "align": to_dict(config.align),
+            "surgery": to_dict(config.surgery),
+            "start": config.start,
+            "lesson": phase.lesson,
+        }
+        inputs = {**self._inputs(number), "plan": self._done[phase.plan_stage].digest}
+        self._run(phase.align_stage, "slim-weights", settings, inputs, build)
+        student.load_state_dict(load_file(self.out / phase.align_stage / WEIGHTS), strict=False)
+        return student.eval()
+
+    def _score(self, model: Any, kinds: Sequence[Kind], stream: str) -> dict[str, Tensor]:
+        score = self.config.score
+        count = min(score.photos, len(self.sources.photos))
+        images = self.sources.draw_images(count, self.config.seed, self.device)
+        watched = track(images, total=count, label=f"scoring {', '.join(kinds)}", unit="photo")
+        seed = derive_seed(self.config.seed, "score", stream)
+        return score_channels(model, watched, score.criterion, seed=seed, draws=score.draws, kinds=kinds)
+
+    def _cut(self, model: Any, plan: Plan) -> Any:
+        """Return a copy of the model with what the plan keeps; faults that were asked for are put back."""
+        student, surgery = apply_plan(model, plan), self.config.surgery
+        if not surgery.temperature:
+            change_temperature_(student, plan)
+        if not surgery.positions and not plan.is_identity:
+            forget_positions_(student)
+        return student
+
+    def _inputs(self, number: int) -> dict[str, str]:
+        if number == 0:
+            return dict(self.sources.digests)
+        return {**self.sources.digests, "model": self._done[self.phases[number - 1].align_stage].digest}
+
+    def _run(
+        self,
+        name: str,
+        kind: str,
+        settings: Mapping[str, Any],
+        inputs: Mapping[str, str],
+        build: Callable[[Path], Mapping[str, Any]],
+    ) -> Manifest:
+        """Run one stage once and note how long it took, added up over interruptions, in ``timings.json``."""
+        if name not in self._done:
+            begin = time.monotonic()
+            stage = Stage(self.out / name, kind, settings, inputs, self.config.seed, self.command)
+            self._done[name] = run_stage(stage, build, overwrite=self.overwrite)
+            self._note_time(name, time.monotonic() - begin)
+        return self._done[name]
+
+    def _note_time(self, name: str, seconds: float) -> None:
+        path = self.out / TIMINGS
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        known[name] = round(known.get(name, 0.0) + seconds, 3)
+        write_text_atomic(path, json.dumps(known, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,41 @@
+"""The folder of a slimming: the stages' folders, which guard themselves, and a few loose files beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from aerogel.errors import FolderExistsError, compose
+
+RECIPE = "recipe.yaml"
+RESULT = "result.json"
+TIMINGS = "timings.json"
+REPORT = "report.html"
+MODEL = "model"
+EXHIBITS = "exhibits"
+
+PLAN = "plan.json"
+SCORES = "scores.safetensors"
+WEIGHTS = "encoder.safetensors"
+
+_LOOSE = (RECIPE, RESULT, TIMINGS, REPORT)
+_FIRST = ("embedding-plan", "whole-plan")
+
+
+def require_run_folder(folder: Path) -> None:
+    """Check that a slimming in ``folder`` would replace no file that a run did not write.
+
+    Raises:
+        FolderExistsError: ``folder`` is a file, or holds such files and no stage of a run.
+    """
+    stages = [name for first in _FIRST for name in (first, f"{first}.partial")]
+    if any((folder / name).is_dir() for name in stages):
+        return
+    foreign = [name for name in (*_LOOSE, MODEL) if (folder / name).exists()]
+    if foreign or folder.is_file():
+        raise FolderExistsError(
+            compose(
+                f"an empty folder or one of an earlier slimming at {folder}",
+                f"files that no run wrote: {', '.join(foreign)}" if foreign else "a file",
+                "choose another folder (--out)",
+            )
+        )

@@ -1,0 +1,94 @@
+"""What a slimming starts from: the teacher and the photos, checked and known by their content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from aerogel.core.randomness import permutation
+from aerogel.errors import DataError, compose
+from aerogel.slim.canvas import Canvas
+from aerogel.slim.channels import Channels
+from aerogel.slim.digest import digest_model
+from aerogel.slim.families import describe
+from aerogel.zoo.photos import Photos
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Hold the teacher, which is never changed, and its photos: most to align with, some kept back."""
+
+    teacher: Any
+    photos: Photos
+    held_out: Photos
+
+    @classmethod
+    def split(cls, teacher: nn.Module, photos: Photos, held_out: int, seed: int) -> Sources:
+        """Keep some photos back, at random.
+
+        Raises:
+            DataError: there are not enough photos, or no family knows the model.
+        """
+        describe(teacher)
+        if len(photos) <= held_out:
+            raise DataError(
+                compose(
+                    f"more than {held_out} photos, the number that is held out",
+                    f"{len(photos)}",
+                    "add photos, or lower held_out",
+                )
+            )
+        order = permutation(seed, "held-out", 0, len(photos))
+        kept_back = set(order[:held_out].tolist())
+        parts = [
+            replace(
+                photos,
+                numbers=tuple(
+                    number for place, number in enumerate(photos.numbers) if (place in kept_back) == aside
+                ),
+            )
+            for aside in (False, True)
+        ]
+        return cls(teacher, *parts)
+
+    @cached_property
+    def channels(self) -> Channels:
+        """Return the teacher's groups of channels."""
+        return describe(self.teacher)
+
+    @cached_property
+    def canvas(self) -> Canvas:
+        """Return the square that the teacher sees."""
+        return Canvas.of(self.teacher)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """Return the fingerprints of the teacher and of both parts of the photos."""
+        return {
+            "teacher": digest_model(self.teacher),
+            "photos": fingerprint_photos(self.photos),
+            "held_out": fingerprint_photos(self.held_out),
+        }
+
+    def draw_images(self, count: int, seed: int, device: str) -> Iterator[Tensor]:
+        """Yield ``count`` photos, or all if there are fewer, as prepared pixels [1, 3, S, S]."""
+        order = permutation(seed, "score/photos", 0, len(self.photos))
+        for place in np.sort(order[:count]).tolist():
+            yield self.canvas.place(self.photos[place].image)[0].to(device)
+
+
+def fingerprint_photos(photos: Photos) -> str:
+    """Hash the ids of photos and the sizes of their files; their pixels are not read again."""
+    digest = hashlib.sha256()
+    for number, identifier in zip(photos.numbers, photos.ids, strict=True):
+        stored = photos.source.read(number)
+        size = stored.stat().st_size if isinstance(stored, Path) else len(stored or b"")
+        digest.update(f"{identifier}\0{size}\0".encode())
+    return digest.hexdigest()
