@@ -58,7 +58,8 @@ def score_by_fisher(subject: Subject, images: Iterable[Tensor]) -> dict[str, Ten
 
     |J_c|² is estimated by squaring u · J_c with u from {-1, 1}: E (u · J_c)² = |J_c|², with less variance
     than for Gaussian u, 2 (|J_c|⁴ - sum of J_c⁴). Squares are averaged, so more images or draws converge.
-    The disturbance's size has no part in it.
+    The disturbance's size has no part in it. For SAM-HQ, outputs count as in
+    :class:`aerogel.slim.objectives.Disturbance`. (Group Fisher pruning, arXiv 2108.00708, without labels.)
     """
     with _gating(subject) as gates:
         gate = gates.get(EMBEDDING)
@@ -73,7 +74,7 @@ def score_by_taylor(subject: Subject, images: Iterable[Tensor]) -> dict[str, Ten
     The loss is the cross-entropy of mask logits against their own signs, for a grid of 4 by 4 points: hard
     labels without labels. The score is the mean over images of |dL/da_c| for the gate a_c on the channel,
     thus of |sum of w · dL/dw| over the weights that read it: absolute values are averaged, so that images do
-    not cancel and more of them converge. (Molchanov et al., arXiv 1906.10771, equation 8, per channel.)
+    not cancel and more of them converge. (The criterion of Molchanov et al., arXiv 1611.06440.)
 
     Raises:
         MismatchError: the model has no mask decoder.

@@ -83,6 +83,8 @@ def _require(seed: int, draws: int, noise: float, kinds: Sequence[str] | None) -
         raise ConfigError(compose("a noise above 0", str(noise), "leave it at 0.01; rankings do not change"))
     if seed < 0:
         raise ConfigError(compose("a seed from 0 up", str(seed), "choose such a seed"))
+    if kinds is not None and not kinds:
+        raise ConfigError(compose(f"kinds among {', '.join(KINDS)}", "none", "leave kinds out to score all"))
     for kind in kinds or ():
         if kind not in KINDS:
             close = nearest(kind, KINDS)
