@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from aerogel.slim.families.flex_sam import FlexSamModel
     from aerogel.slim.families.flex_sam_hq import FlexSamHQModel
     from aerogel.slim.families.mobile_sam import MobileSamModel, load_mobile_sam
+    from aerogel.slim.importance import score_channels
     from aerogel.slim.masks import mask_channels
     from aerogel.slim.plan import Plan, identity_plan, load_plan
     from aerogel.slim.planning import make_plan
@@ -45,6 +46,7 @@ __all__ = [
     "load_plan",
     "make_plan",
     "mask_channels",
+    "score_channels",
     "to_stock",
 ]
 
@@ -56,6 +58,7 @@ _HOMES = {
     "families.flex_sam": ("FlexSamModel",),
     "families.flex_sam_hq": ("FlexSamHQModel",),
     "families.mobile_sam": ("MobileSamModel", "load_mobile_sam"),
+    "importance": ("score_channels",),
     "masks": ("mask_channels",),
     "plan": ("Plan", "identity_plan", "load_plan"),
     "planning": ("make_plan",),
