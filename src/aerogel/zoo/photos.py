@@ -18,6 +18,7 @@ from aerogel.zoo.request import SMALLEST_PX, require_split
 from aerogel.zoo.selection import OTHER_FILE, Skipped, select_usable
 from aerogel.zoo.sources import HUB_NAME
 
+SAMPLES = "aerogel/samples"
 PHOTO_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 Check = Literal["decode", "header"]
 
@@ -97,8 +98,9 @@ def open_photos(
     """Find photos, look at each before work starts, and read them later one by one.
 
     source: a folder, searched with its sub-folders but without hidden files; a list of image files; a parquet
-    file or a folder of them; a folder written by `datasets.save_to_disk`, with all its splits; else a dataset
-    of the Hugging Face hub, "owner/name" or "owner/name:config", of which the training split is read.
+    file or a folder of them; a folder written by `datasets.save_to_disk`, with all its splits;
+    "aerogel/samples", six photos free of copyright that ship; else a dataset of the Hugging Face hub,
+    "owner/name" or "owner/name:config", of which the training split is read.
     limit: how many photos to take; None takes all. The first ones in the order of their names, or with a
     seed a random sample of the whole; both come in the order of their names.
     smallest_px: leave out photos with a shorter side than this many pixels.
@@ -239,6 +241,8 @@ def _resolve(source: Any, image_column: str | None) -> tuple[PhotoSource, str]:
         return PhotoFiles(tuple(files), _name_files(files, Path())), f"the list of {len(files)} files"
     path = Path(source).expanduser()
     name = str(source)
+    if name == SAMPLES and not path.exists():
+        path = Path(__file__).parent / "samples"
     if path.is_dir():
         return _resolve_folder(path, image_column), name
     if path.is_file():

@@ -221,3 +221,9 @@ def test_hub_datasets_by_their_training_split(monkeypatch: pytest.MonkeyPatch) -
     assert photos.ids == ("train:0",)
     assert asked == [("somebody/photos", "small", "train")]
     assert photos[0].image[0, 0, 0] == 7
+
+
+def test_sample_photos_ship() -> None:
+    photos = open_photos("aerogel/samples")
+    assert photos.ids == ("astronaut.jpg", "camera.jpg", "chelsea.jpg", "coffee.jpg", "coins.jpg", "rocket.jpg")
+    assert all(photo.image.std() > 20 for photo in photos)
