@@ -13,6 +13,15 @@ if TYPE_CHECKING:
     from aerogel.slim.families.flex_sam import FlexSamModel
     from aerogel.slim.families.flex_sam_hq import FlexSamHQModel
     from aerogel.slim.families.mobile_sam import MobileSamModel, load_mobile_sam
+    from aerogel.slim.features import Bottleneck, Features, mask_tokens, mask_windows, observe
+    from aerogel.slim.losses import (
+        Loss,
+        bottleneck_loss,
+        bottleneck_weight,
+        embedding_loss,
+        embedding_weight,
+        output_loss,
+    )
     from aerogel.slim.masks import mask_channels
     from aerogel.slim.plan import Plan, identity_plan, load_plan
     from aerogel.slim.planning import make_plan
@@ -23,28 +32,39 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Axis",
+    "Bottleneck",
     "Canvas",
     "Channels",
     "Comparison",
     "Evaluation",
+    "Features",
     "FlexSamHQModel",
     "FlexSamModel",
     "Group",
+    "Loss",
     "MobileSamModel",
     "Plan",
     "Segmenter",
     "Widths",
     "apply_plan",
     "apply_plan_",
+    "bottleneck_loss",
+    "bottleneck_weight",
     "compare",
     "derive_widths",
     "describe",
+    "embedding_loss",
+    "embedding_weight",
     "evaluate",
     "identity_plan",
     "load_mobile_sam",
     "load_plan",
     "make_plan",
     "mask_channels",
+    "mask_tokens",
+    "mask_windows",
+    "observe",
+    "output_loss",
     "to_stock",
 ]
 
@@ -56,6 +76,15 @@ _HOMES = {
     "families.flex_sam": ("FlexSamModel",),
     "families.flex_sam_hq": ("FlexSamHQModel",),
     "families.mobile_sam": ("MobileSamModel", "load_mobile_sam"),
+    "features": ("Bottleneck", "Features", "mask_tokens", "mask_windows", "observe"),
+    "losses": (
+        "Loss",
+        "bottleneck_loss",
+        "bottleneck_weight",
+        "embedding_loss",
+        "embedding_weight",
+        "output_loss",
+    ),
     "masks": ("mask_channels",),
     "plan": ("Plan", "identity_plan", "load_plan"),
     "planning": ("make_plan",),
