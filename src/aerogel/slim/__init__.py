@@ -6,14 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aerogel.slim.align import AlignState, align, estimate_bytes
     from aerogel.slim.canvas import Canvas
     from aerogel.slim.channels import Axis, Channels, Group
+    from aerogel.slim.config import AlignConfig
     from aerogel.slim.evaluation import evaluate
     from aerogel.slim.families.family import describe
     from aerogel.slim.families.flex_sam import FlexSamModel
     from aerogel.slim.families.flex_sam_hq import FlexSamHQModel
     from aerogel.slim.families.mobile_sam import MobileSamModel, load_mobile_sam
     from aerogel.slim.features import Bottleneck, Features, mask_tokens, mask_windows, observe
+    from aerogel.slim.lesson import Lesson
     from aerogel.slim.losses import (
         Loss,
         bottleneck_loss,
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
     from aerogel.slim.widths import Widths, derive_widths
 
 __all__ = [
+    "AlignConfig",
+    "AlignState",
     "Axis",
     "Bottleneck",
     "Canvas",
@@ -41,11 +46,13 @@ __all__ = [
     "FlexSamHQModel",
     "FlexSamModel",
     "Group",
+    "Lesson",
     "Loss",
     "MobileSamModel",
     "Plan",
     "Segmenter",
     "Widths",
+    "align",
     "apply_plan",
     "apply_plan_",
     "bottleneck_loss",
@@ -55,6 +62,7 @@ __all__ = [
     "describe",
     "embedding_loss",
     "embedding_weight",
+    "estimate_bytes",
     "evaluate",
     "identity_plan",
     "load_mobile_sam",
@@ -69,14 +77,17 @@ __all__ = [
 ]
 
 _HOMES = {
+    "align": ("AlignState", "align", "estimate_bytes"),
     "canvas": ("Canvas",),
     "channels": ("Axis", "Channels", "Group"),
+    "config": ("AlignConfig",),
     "evaluation": ("evaluate",),
     "families.family": ("describe",),
     "families.flex_sam": ("FlexSamModel",),
     "families.flex_sam_hq": ("FlexSamHQModel",),
     "families.mobile_sam": ("MobileSamModel", "load_mobile_sam"),
     "features": ("Bottleneck", "Features", "mask_tokens", "mask_windows", "observe"),
+    "lesson": ("Lesson",),
     "losses": (
         "Loss",
         "bottleneck_loss",

@@ -53,6 +53,15 @@ class Sites:
         found: Tensor = decoder.compress_vit_conv2(decoder.activation(decoder.compress_vit_norm(coarse)))
         return found
 
+    def shape_outputs(self) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what one image gives: "embedding" [C, g, g] and perhaps "details"."""
+        encoder: Any = self.encoder
+        grid = int(encoder.config.image_size) // self.patch_px
+        shapes: dict[str, tuple[int, ...]] = {"embedding": (encoder.neck.conv2.out_channels, grid, grid)}
+        if self.decoder is not None and any(not block.window for block in self.blocks):
+            shapes["details"] = (self.decoder.compress_vit_conv2.out_channels, 4 * grid, 4 * grid)
+        return shapes
+
     @contextmanager
     def recomputing(self, enabled: bool = True) -> Iterator[None]:
         """Let blocks forget their activations in the block and compute them again in the backward pass.
