@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aerogel.slim.align import AlignState, align, estimate_bytes
+    from aerogel.slim.alignment import AlignState, align, estimate_bytes
     from aerogel.slim.canvas import Canvas
     from aerogel.slim.channels import Axis, Channels, Group
     from aerogel.slim.config import AlignConfig
@@ -77,7 +77,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "align": ("AlignState", "align", "estimate_bytes"),
+    "alignment": ("AlignState", "align", "estimate_bytes"),
     "canvas": ("Canvas",),
     "channels": ("Axis", "Channels", "Group"),
     "config": ("AlignConfig",),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from aerogel.slim.align import AlignState, align
+from aerogel.slim.alignment import AlignState, align
 from aerogel.slim.config import AlignConfig
 from aerogel.slim.lesson import Lesson, Phase
 from aerogel.slim.surgery import apply_plan

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from aerogel.errors import DataError, DivergedError, MismatchError
-from aerogel.slim.align import align, batch_photos, estimate_bytes, learning_rate
+from aerogel.slim.alignment import align, batch_photos, estimate_bytes, learning_rate
 from aerogel.slim.checkpoint import read_epochs
 from aerogel.slim.features import observe
 from aerogel.slim.lesson import Lesson, Phase
