@@ -125,9 +125,7 @@ class Tutor:
         return kept
 
 
-def make_shards(
-    tutor: Tutor, photos: Photos, folder: Path, *, share: int = 0, shares: int = 1
-) -> None:
+def make_shards(tutor: Tutor, photos: Photos, folder: Path, *, share: int = 0, shares: int = 1) -> None:
     """Write this process's share of the shards that are not there yet."""
     folder.mkdir(parents=True, exist_ok=True)
     blocks = -(-len(photos) // SHARD)

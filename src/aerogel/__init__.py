@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from aerogel.condense import condense, load_condensed
     from aerogel.errors import AerogelError
     from aerogel.parallel import parallelize
+    from aerogel.slim import slim
 
 __version__ = "0.1.0"
 
-__all__ = ["AerogelError", "__version__", "condense", "load_condensed", "parallelize"]
+__all__ = ["AerogelError", "__version__", "condense", "load_condensed", "parallelize", "slim"]
 
 # Public name -> (module, attribute). An area is its own package, which is callable: see aerogel.core.area.
 # A new area adds its lines here, above and in __all__.
@@ -25,6 +26,7 @@ _HOMES: dict[str, tuple[str, str | None]] = {
     "condense": ("aerogel.condense", None),
     "load_condensed": ("aerogel.condense", "load_condensed"),
     "parallelize": ("aerogel.parallel", "parallelize"),
+    "slim": ("aerogel.slim", None),
 }
 
 

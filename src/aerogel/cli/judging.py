@@ -39,7 +39,9 @@ class JudgeSettings:
     images: Annotated[
         Path | None, Parameter(group=JUDGED, help="Folder of the photos, where DATA holds only the masks.")
     ] = None
-    limit: Annotated[int | None, Parameter(group=JUDGED, help="How many photos to take; all if not given.")] = None
+    limit: Annotated[
+        int | None, Parameter(group=JUDGED, help="How many photos to take; all if not given.")
+    ] = None
     smallest: Annotated[
         float, Parameter(group=JUDGED, help="Leave out objects below this share of their photo.")
     ] = 0.0
@@ -154,6 +156,8 @@ def _read_or_judge(name: str, data: str | None, settings: JudgeSettings) -> Eval
             ) from error
     if data is None:
         raise ConfigError(
-            compose(f"--data, to evaluate {name} on", "none", "name photos with masks, or give two JSON files")
+            compose(
+                f"--data, to evaluate {name} on", "none", "name photos with masks, or give two JSON files"
+            )
         )
     return judge(name, data, settings)

@@ -22,7 +22,9 @@ WHERE = Group("Where", sort_key=3)
 
 Model = Annotated[
     str | None,
-    Parameter(help='A SAM or SAM-HQ: "aerogel/sam-nano", a folder, or a hub name such as facebook/sam-vit-base.'),
+    Parameter(
+        help='A SAM or SAM-HQ: "aerogel/sam-nano", a folder, or a hub name such as facebook/sam-vit-base.'
+    ),
 ]
 
 
@@ -35,7 +37,9 @@ class SlimSettings:
         str | None,
         Parameter(group=WHAT, help="Photos without labels: a folder, parquet, or a data set of the hub."),
     ] = None
-    limit: Annotated[int | None, Parameter(group=WHAT, help="How many photos to take; all if not given.")] = None
+    limit: Annotated[int | None, Parameter(group=WHAT, help="How many photos to take; all if not given.")] = (
+        None
+    )
     recipe: Annotated[
         str | None, Parameter(group=WHAT, help="A recipe file, or the name of one that comes with Aerogel.")
     ] = None
@@ -48,10 +52,16 @@ class SlimSettings:
     ] = None
     layout: Annotated[
         Literal["stock", "flex"] | None,
-        Parameter(group=HOW, help="stock loads in plain transformers; flex gives blocks widths of their own."),
+        Parameter(
+            group=HOW, help="stock loads in plain transformers; flex gives blocks widths of their own."
+        ),
     ] = None
-    criterion: Annotated[str | None, Parameter(group=HOW, help="How channels are ranked; channel-fisher.")] = None
-    epochs: Annotated[int | None, Parameter(group=HOW, help="Passes over the photos in each aligning.")] = None
+    criterion: Annotated[
+        str | None, Parameter(group=HOW, help="How channels are ranked; channel-fisher.")
+    ] = None
+    epochs: Annotated[int | None, Parameter(group=HOW, help="Passes over the photos in each aligning.")] = (
+        None
+    )
     seed: Annotated[int | None, Parameter(group=HOW, help="What all random choices depend on.")] = None
     sets: Annotated[
         tuple[str, ...],
@@ -65,9 +75,12 @@ class SlimSettings:
     ] = ()
     device: Annotated[str | None, Parameter(group=WHERE, help='"auto", "cpu", "cuda" or "cuda:1".')] = None
     dtype: Annotated[
-        str | None, Parameter(group=WHERE, help='Of the saved model: "auto", "float32", "float16", "bfloat16".')
+        str | None,
+        Parameter(group=WHERE, help='Of the saved model: "auto", "float32", "float16", "bfloat16".'),
     ] = None
-    out: Annotated[Path | None, Parameter(group=WHERE, help="Folder of the run; slim-MODEL if not given.")] = None
+    out: Annotated[
+        Path | None, Parameter(group=WHERE, help="Folder of the run; slim-MODEL if not given.")
+    ] = None
     overwrite: Annotated[
         bool, Flag, Parameter(group=WHERE, help="Replace stages that other settings made in that folder.")
     ] = False
@@ -106,7 +119,11 @@ def gather_slim_config(model: str | None, settings: SlimSettings) -> SlimConfig:
             assign(merged, key, value)
     config = from_dict(SlimConfig, merged, "this configuration")
     for name, what, remedy in (
-        ("model", "the model to slim", "name it, as in `aerogel slim facebook/sam-vit-base --images photos/`"),
+        (
+            "model",
+            "the model to slim",
+            "name it, as in `aerogel slim facebook/sam-vit-base --images photos/`",
+        ),
         ("images", "photos to slim it with", "pass --images FOLDER; labels are not needed"),
     ):
         if not getattr(config, name):

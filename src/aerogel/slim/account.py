@@ -160,7 +160,9 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
 def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
     before, after = run.before, run.after
     lines = [
-        ReceiptLine(label, f"{100 * (1 - after[key] / before[key]):.1f} %", _instead(before[key], after[key], unit))
+        ReceiptLine(
+            label, f"{100 * (1 - after[key] / before[key]):.1f} %", _instead(before[key], after[key], unit)
+        )
         for label, key, unit in (
             ("encoder parameters", "encoder_parameters", "M"),
             ("linear MACs", "macs", "G"),
@@ -212,7 +214,10 @@ def _write_total(run: Run) -> str:
 def _show_masks(run: Run) -> Section | None:
     place = run.folder / EXHIBITS
     pairs = [
-        tuple(Picture((place / each[side]).read_bytes(), each["photo"] if side == "before" else "") for side in SIDES)
+        tuple(
+            Picture((place / each[side]).read_bytes(), each["photo"] if side == "before" else "")
+            for side in SIDES
+        )
         for each in run.exhibits.facts["pictures"]
     ]
     if not pairs:

@@ -67,7 +67,9 @@ class Slimmed:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON types: sizes, multiply-accumulates, agreement with the teacher."""
-        facts = {key: value for key, value in self.manifest.facts.items() if key not in ("fingerprint", "inputs")}
+        facts = {
+            key: value for key, value in self.manifest.facts.items() if key not in ("fingerprint", "inputs")
+        }
         return {**facts, "plan": self.plan.digest, "method": self.config.method, "ratio": self.config.ratio}
 
 

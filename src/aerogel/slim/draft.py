@@ -44,7 +44,12 @@ class Draft:
 
 
 def draft_plan(
-    config: SlimConfig, sources: Sources, path: Path | None = None, *, device: str = "cpu", overwrite: bool = False
+    config: SlimConfig,
+    sources: Sources,
+    path: Path | None = None,
+    *,
+    device: str = "cpu",
+    overwrite: bool = False,
 ) -> Draft:
     """Rank all channels of the teacher as it is, and write the plan to ``path``; nothing is cut or trained.
 
@@ -53,7 +58,9 @@ def draft_plan(
         FolderExistsError: there is a file at ``path``, and ``overwrite`` is off.
     """
     if path is not None and path.exists() and not overwrite:
-        raise FolderExistsError(compose(f"nothing at {path}", "a file", "choose another name (--out), or --overwrite"))
+        raise FolderExistsError(
+            compose(f"nothing at {path}", "a file", "choose another name (--out), or --overwrite")
+        )
     teacher, score = sources.teacher.to(device), config.score
     widths = derive_widths(sources.channels, config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads)
     scores = score_channels(

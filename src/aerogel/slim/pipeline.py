@@ -22,7 +22,7 @@ from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
-from aerogel.slim.align import align
+from aerogel.slim.alignment import align
 from aerogel.slim.archive import KIND, write_model
 from aerogel.slim.channels import Kind
 from aerogel.slim.checkpoint import read_epochs

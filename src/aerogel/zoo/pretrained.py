@@ -49,7 +49,9 @@ def read_config(name: str) -> dict[str, Any]:
         fields: Any = kind.get_config_dict(name)[0]
     if not fields or not isinstance(fields, dict):
         raise DataError(
-            compose(f"the config.json of a model in {name!r}", "none, or one without fields", "check the name")
+            compose(
+                f"the config.json of a model in {name!r}", "none, or one without fields", "check the name"
+            )
         )
     return fields
 

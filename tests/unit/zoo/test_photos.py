@@ -225,5 +225,12 @@ def test_hub_datasets_by_their_training_split(monkeypatch: pytest.MonkeyPatch) -
 
 def test_sample_photos_ship() -> None:
     photos = open_photos("aerogel/samples")
-    assert photos.ids == ("astronaut.jpg", "camera.jpg", "chelsea.jpg", "coffee.jpg", "coins.jpg", "rocket.jpg")
+    assert photos.ids == (
+        "astronaut.jpg",
+        "camera.jpg",
+        "chelsea.jpg",
+        "coffee.jpg",
+        "coins.jpg",
+        "rocket.jpg",
+    )
     assert all(photo.image.std() > 20 for photo in photos)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 from aerogel.errors import DataError, MissingDependencyError
+from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 from tests.unit.condense import tiny
 
 LOADER = "AutoModelForImageClassification"

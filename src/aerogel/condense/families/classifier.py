@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 from aerogel.errors import DataError, MismatchError, compose
+from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 
 _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _NOT_REPRODUCED = ("do_pad", "do_reduce_labels", "do_flip_channel_order", "rescale_offset", "include_top")

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.families.backbone import Backbone, hash_weights
-from aerogel.zoo.pretrained import load_part, load_pretrained
 from aerogel.errors import DataError, compose
+from aerogel.zoo.pretrained import load_part, load_pretrained
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _STD = (0.26862954, 0.26130258, 0.27577711)

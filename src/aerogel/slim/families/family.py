@@ -11,6 +11,7 @@ from torch import nn
 
 from aerogel.errors import DataError, MissingDependencyError, compose
 from aerogel.slim.channels import Channels, check_channels
+from aerogel.slim.families.sites import Sites
 from aerogel.slim.plan import Layout
 
 # One line per family: its module beside this one, and the instance in it.
@@ -34,6 +35,9 @@ class Family(Protocol):
 
     def require_layout(self, model: nn.Module, layout: Layout) -> None:
         """Check, before anything is changed, that the model can take the layout."""
+
+    def locate(self, model: nn.Module) -> Sites:
+        """Return where the model's features are."""
 
 
 def find_family(model: Any) -> Family:

@@ -14,6 +14,7 @@ from torch import nn
 from aerogel.errors import MismatchError, compose
 from aerogel.slim.channels import Axis, Channels, name_group
 from aerogel.slim.families.encoder import describe_encoder, read_widths
+from aerogel.slim.families.sites import Sites, find_sites
 from aerogel.slim.plan import Layout
 
 _PER_BLOCK = ("heads_per_block", "head_dim_per_block", "mlp_dim_per_block")
@@ -54,6 +55,10 @@ class SamFamily:
         readers = self.readers if hasattr(model, "mask_decoder") else ()
         sizes = read_widths(encoder) if widths is None else widths
         return describe_encoder(self.name, encoder, prefix, sizes, readers)
+
+    def locate(self, model: nn.Module) -> Sites:
+        """Return where the model's features are."""
+        return find_sites(model, self._encoder(model)[0])
 
     def require_layout(self, model: nn.Module, layout: Layout) -> None:
         """Check that the model's class has a flexible one beside it.

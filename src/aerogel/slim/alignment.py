@@ -1,0 +1,366 @@
+"""Align a pruned encoder with its teachers, resumable after a kill to the same weights, bit for bit."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from aerogel.core.canonical import canonical_json, canonical_sha256
+from aerogel.core.config import to_dict, validate
+from aerogel.core.devices import choose_dtype
+from aerogel.core.randomness import derive_seed, permutation, uniforms
+from aerogel.core.stages import CHECKPOINT_NAME
+from aerogel.errors import DataError, DivergedError, MismatchError, compose
+from aerogel.slim.cache import TeacherCache, plan_cache
+from aerogel.slim.canvas import Canvas
+from aerogel.slim.checkpoint import (
+    Ledger,
+    load_checkpoint,
+    measure_checkpoint,
+    pack_optimiser,
+    save_checkpoint,
+    unpack_optimiser_,
+)
+from aerogel.slim.config import AlignConfig
+from aerogel.slim.crew import Crew, join_crew
+from aerogel.slim.digest import digest_model
+from aerogel.slim.families.family import find_family
+from aerogel.slim.lesson import Lesson, Shown, Tutor
+from aerogel.slim.segmenter import evaluating
+from aerogel.slim.views import DRAWS, show
+
+_SAVE_EVERY_S = 60.0
+
+
+class PhotoList(Protocol):
+    """Give photos by number, each with an ``identifier`` and an ``image`` uint8 [H, W, 3]."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the photos, in order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@dataclass(frozen=True)
+class AlignState:
+    """Tell what one optimiser step did: ``step`` from 1 of ``steps``, its ``epoch`` from 0, the mean loss.
+
+    ``terms`` are the means that the loss is made of, by name, before their weights; ``lr`` the rate,
+    ``seconds`` the time that the step took. With the last step of an epoch comes ``epoch_means``: the means
+    over all its photos, "loss" and the terms.
+    """
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    terms: Mapping[str, float]
+    lr: float
+    seconds: float
+    epoch_means: Mapping[str, float] | None = None
+
+
+def learning_rate(step: int, steps: int, config: AlignConfig) -> float:
+    """Return the rate at ``step`` of ``steps``: linear warm-up, then constant or down to zero."""
+    warm = round(config.warmup * steps)
+    if step < warm:
+        return config.lr * (step + 1) / warm
+    done = (step - warm) / max(1, steps - warm)
+    falls = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
+    return config.lr * falls[config.schedule]
+
+
+def batch_photos(seed: int, epoch: int, photos: int, batch_size: int) -> list[NDArray[np.int64]]:
+    """Return the photo numbers of each batch of an epoch: a permutation in pieces, the last one shorter."""
+    order = permutation(derive_seed(seed, "align"), "order", epoch, photos)
+    return np.split(order, range(batch_size, photos, batch_size))
+
+
+def estimate_bytes(student: nn.Module, lesson: Lesson, photos: int, config: AlignConfig) -> int:
+    """Return about how many bytes of disk an aligning takes at most: cached embeddings and two checkpoints.
+
+    Raises:
+        DataError: no family knows a model.
+    """
+    cache = _plan_cache(Path(), lesson, "", photos, config)
+    encoder = find_family(student).locate(student).encoder
+    return cache.need_bytes + 2 * measure_checkpoint(dict(encoder.named_parameters()), ema=config.ema > 0)
+
+
+def align(
+    student: nn.Module,
+    lesson: Lesson,
+    photos: PhotoList,
+    config: AlignConfig,
+    *,
+    seed: int,
+    device: str,
+    work: Path,
+    cache: Path | None = None,
+    save_steps: int | None = None,
+) -> Iterator[AlignState]:
+    """Train the image encoder of ``student`` in place; yield after every optimiser step.
+
+    Prompt encoder and decoder are left as they are. Models are moved to ``device``; teachers stay as they
+    are. The state is written to ``work/checkpoint`` every minute, or every ``save_steps`` steps, and at the
+    end. A later call with the same arguments, the student as it was at first, goes on from there with the
+    losses and weights that it would have had; steps that were saved are not yielded again. The teacher's
+    embeddings go to ``cache``, by default a folder of the checkpoint; runs may share it.
+
+    Every process that accelerate started calls this alike. Batches are the same whatever their number, and
+    each process computes its share of one. After the last step the student has its final weights, or their
+    moving average if there is one. Implements bottleneck and embedding aligning of arXiv 2312.05284,
+    section 3.2.
+
+    Raises:
+        DataError: no family knows a model, the student is no float32, or there is no photo.
+        MismatchError: models do not fit each other, or the checkpoint is another run's.
+        DivergedError: the loss is no finite number.
+        IntegrityError: the checkpoint is damaged.
+        StorageFullError: the disk is full.
+    """
+    checked = validate(config)
+    run = _prepare(student, lesson, photos, checked, seed=seed, device=device, work=work, cache=cache)
+    sites = find_family(student).locate(student)
+    models = [each for each in (student, lesson.teacher, lesson.before) if each is not None]
+    with ExitStack() as stack:
+        for model in models:
+            stack.enter_context(evaluating(model))
+        stack.enter_context(_training_only(student, sites.encoder))
+        stack.enter_context(sites.recomputing(checked.checkpoint_blocks))
+        run.resume_()
+        last_save = time.monotonic()
+        while run.ledger.step < run.steps:
+            state = run.advance_()
+            yield state
+            due = state.step == run.steps or (
+                state.step % save_steps == 0 if save_steps else time.monotonic() - last_save > _SAVE_EVERY_S
+            )
+            if due:
+                run.save()
+                last_save = time.monotonic()
+        run.settle_()
+
+
+@dataclass
+class _Run:
+    """One aligning: what it reads, and where it is."""
+
+    tutor: Tutor
+    photos: PhotoList
+    canvas: Canvas
+    seed: int
+    crew: Crew
+    folder: Path
+    identity: dict[str, Any]
+    encoder: nn.Module
+    optimiser: torch.optim.Optimizer
+    ledger: Ledger = field(default_factory=Ledger)
+    averages: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def config(self) -> AlignConfig:
+        return self.tutor.config
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return -(-len(self.photos) // self.config.batch_size)
+
+    @property
+    def steps(self) -> int:
+        return self.config.epochs * self.steps_per_epoch
+
+    @property
+    def trained(self) -> dict[str, nn.Parameter]:
+        return dict(self.encoder.named_parameters())
+
+    def advance_(self) -> AlignState:
+        """Take the next step."""
+        begin, step = time.monotonic(), self.ledger.step
+        epoch, index = divmod(step, self.steps_per_epoch)
+        batch = batch_photos(self.seed, epoch, len(self.photos), self.config.batch_size)[index]
+        rate = learning_rate(step, self.steps, self.config)
+        self.optimiser.zero_grad(set_to_none=True)
+        values = self._descend(epoch, batch)
+        self._require_finite(values["loss"], epoch)
+        self._update_(rate)
+        self.ledger.add(values, len(batch))
+        loss = values.pop("loss")
+        means = self.ledger.close_epoch() if index + 1 == self.steps_per_epoch else None
+        seconds = time.monotonic() - begin
+        return AlignState(step + 1, self.steps, epoch, loss, values, rate, seconds, means)
+
+    def _descend(self, epoch: int, batch: NDArray[np.int64]) -> dict[str, float]:
+        """Add up the gradients of a batch over all processes; return its mean losses."""
+        share = self.crew.take_share(batch)
+        found: dict[str, float] = {}
+        for part in np.array_split(share, min(self.config.accumulate, len(share)) or 1):
+            if not len(part):
+                continue
+            loss = self.tutor.examine(epoch, self._load(epoch, part))
+            weight = len(part) / len(batch)
+            (loss.total * weight).backward()
+            for name, value in {"loss": float(loss.total.detach()), **loss.terms}.items():
+                found[name] = found.get(name, 0.0) + value * weight
+        self.crew.add_gradients_(self.trained.values())
+        return self.crew.gather_sums(found)
+
+    def _load(self, epoch: int, part: NDArray[np.int64]) -> list[Shown]:
+        """Decode photos and place their views; what reads ahead would stand here."""
+        draws = uniforms(derive_seed(self.seed, "align"), "view", epoch, part, DRAWS)
+        shown = []
+        for index, numbers in zip(part.tolist(), draws, strict=True):
+            photo = self.photos[index]
+            view = show(photo.image, self.config.augment, numbers)
+            pixels, placement = self.canvas.place(view.image)
+            pixels = pixels.to(self.tutor.device)
+            shown.append(Shown(index, photo.identifier, view.image, view.whole, pixels, placement.scaled))
+        return shown
+
+    def _require_finite(self, loss: float, epoch: int) -> None:
+        if not math.isfinite(loss):
+            raise DivergedError(
+                compose(
+                    "a finite loss",
+                    f"{loss} in epoch {epoch}",
+                    f"lower align.lr ({self.config.lr}), set align.clip, or compute in float32",
+                )
+            )
+
+    def _update_(self, rate: float) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        if self.config.clip:
+            nn.utils.clip_grad_norm_(list(self.trained.values()), self.config.clip)
+        self.optimiser.step()
+        if self.config.ema:
+            # The average of few steps would be mostly that of the first weights.
+            decay = min(self.config.ema, (1 + self.ledger.step) / (10 + self.ledger.step))
+            for name, parameter in self.trained.items():
+                self.averages[name].lerp_(parameter.detach(), 1.0 - decay)
+
+    def resume_(self) -> None:
+        """Go to where the last checkpoint is, or to the start."""
+        if self.config.ema:
+            self.averages = {name: each.detach().clone() for name, each in self.trained.items()}
+        self.crew.require_agreement(canonical_json(self.identity))
+        found = load_checkpoint(self.folder, self.identity)
+        if found is None:
+            return
+        self.ledger, tensors = found
+        with torch.no_grad():
+            for name, parameter in self.trained.items():
+                parameter.copy_(tensors[f"student.{name}"])
+            for name, average in self.averages.items():
+                average.copy_(tensors[f"ema.{name}"])
+        unpack_optimiser_(self.optimiser, tensors)
+
+    def save(self) -> None:
+        """Write a checkpoint, in the first process."""
+        if self.crew.rank:
+            return
+        tensors: dict[str, Tensor] = {f"student.{name}": each for name, each in self.trained.items()}
+        tensors |= {f"ema.{name}": each for name, each in self.averages.items()}
+        tensors |= pack_optimiser(self.optimiser)
+        save_checkpoint(self.folder, self.identity, self.ledger, tensors)
+
+    def settle_(self) -> None:
+        """Give the student its final weights."""
+        with torch.no_grad():
+            for name, average in self.averages.items():
+                self.trained[name].copy_(average)
+
+
+def _prepare(
+    student: nn.Module,
+    lesson: Lesson,
+    photos: PhotoList,
+    config: AlignConfig,
+    *,
+    seed: int,
+    device: str,
+    work: Path,
+    cache: Path | None,
+) -> _Run:
+    if not len(photos):
+        raise DataError(compose("photos to learn from", "none", "pass at least one"))
+    canvas = _require_fit(student, lesson)
+    crew = join_crew(device)
+    teachers = {"teacher": lesson.teacher, "before": lesson.before}
+    identity: dict[str, Any] = {
+        "config": to_dict(config),
+        "seed": seed,
+        "phase": lesson.phase,
+        "student": digest_model(student),
+        **{name: None if model is None else digest_model(model) for name, model in teachers.items()},
+        "photos": canonical_sha256(list(photos.ids)),
+    }
+    for model in (student, *teachers.values()):
+        if model is not None:
+            model.to(device)
+    half = choose_dtype(config.dtype, device).value == "bfloat16"
+    folder = work / CHECKPOINT_NAME
+    precision = f"{identity['teacher']} {'bfloat16' if half else 'as it is'}"
+    planned = _plan_cache(cache or folder / "teacher", lesson, precision, len(photos), config)
+    encoder = find_family(student).locate(student).encoder
+    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+    optimiser = kind(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    tutor = Tutor(student, lesson, config, planned, device, half)
+    return _Run(tutor, photos, canvas, seed, crew, folder, identity, encoder, optimiser)
+
+
+def _plan_cache(folder: Path, lesson: Lesson, teacher: str, photos: int, config: AlignConfig) -> TeacherCache:
+    shapes = find_family(lesson.teacher).locate(lesson.teacher).shape_outputs()
+    # A part of a photo is never shown twice.
+    return plan_cache(folder, teacher, shapes, 0 if config.augment == "crop" else photos, config.cache_bytes)
+
+
+def _require_fit(student: nn.Module, lesson: Lesson) -> Canvas:
+    """Return the canvas that student and teachers share."""
+    family = find_family(student)
+    canvas = Canvas.of(student)
+    shapes = family.locate(student).shape_outputs()
+    for model in (lesson.teacher, lesson.before):
+        if model is None:
+            continue
+        theirs = find_family(model).locate(model).shape_outputs()
+        if Canvas.of(model) != canvas or theirs != shapes:
+            expected = f"a teacher for {canvas.size_px} px that gives {shapes}"
+            got = f"{Canvas.of(model).size_px} px and {theirs}"
+            remedy = "pass the model that the student was pruned from, whole if it is whole"
+            raise MismatchError(compose(expected, got, remedy))
+    kinds = {parameter.dtype for parameter in family.locate(student).encoder.parameters()}
+    if not kinds <= {torch.float32, torch.float64}:
+        got = ", ".join(sorted(str(each) for each in kinds))
+        remedy = 'load it with dtype=torch.float32; AlignConfig(dtype="bfloat16") computes in less'
+        raise DataError(compose("a student whose encoder is in float32", got, remedy))
+    return canvas
+
+
+@contextmanager
+def _training_only(student: nn.Module, encoder: nn.Module) -> Iterator[None]:
+    """Let gradients reach the encoder alone, and give each parameter its own mode back at the end."""
+    trained = set(encoder.parameters())
+    before = [(parameter, parameter.requires_grad) for parameter in student.parameters()]
+    try:
+        for parameter, _ in before:
+            parameter.requires_grad_(parameter in trained)
+        yield
+    finally:
+        for parameter, mode in before:
+            parameter.requires_grad_(mode)
+            parameter.grad = None

@@ -1,0 +1,164 @@
+"""What a student is taught, by whom, and how far off it is on some photos."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from aerogel.errors import MismatchError, compose
+from aerogel.slim.cache import TeacherCache
+from aerogel.slim.config import AlignConfig
+from aerogel.slim.families.family import find_family
+from aerogel.slim.features import Features, mask_tokens, observe
+from aerogel.slim.losses import (
+    Loss,
+    bottleneck_loss,
+    bottleneck_weight,
+    embedding_loss,
+    embedding_weight,
+    output_loss,
+)
+
+Phase = Literal["bottleneck", "embedding", "output"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Say what is aligned, and with whom.
+
+    "bottleneck": with the ``teacher``'s bottlenecks and output, after the embedding was pruned. "embedding":
+    with the residual stream and output of the model ``before`` its bottlenecks were pruned, and ever more
+    with the first ``teacher``'s output. "output": with the ``teacher``'s output alone.
+    """
+
+    phase: Phase
+    teacher: nn.Module
+    before: nn.Module | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the phase has the models that it needs.
+
+        Raises:
+            MismatchError: ``before`` is missing, or of no use.
+        """
+        if (self.before is not None) != (self.phase == "embedding"):
+            remedy = 'pass it for the phase "embedding" and for no other'
+            got = f"{'none' if self.before is None else 'one'} in the phase {self.phase!r}"
+            raise MismatchError(compose("a model from before for embedding aligning", got, remedy))
+
+    def weigh(self, epoch: int, config: AlignConfig) -> float:
+        """Return the weight of the features in an epoch, counted from 0."""
+        if self.phase == "output":
+            return 0.0
+        falls = {"paper": self.phase == "embedding", "dynamic": True, "constant": False}[config.weighting]
+        if falls:
+            return embedding_weight(epoch, config.weight_epochs)
+        return bottleneck_weight(epoch, config.weight_epochs, config.weight)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """Hold a view of photo number ``index``: pixels [1, 3, S, S], and (height, width) on the canvas.
+
+    ``image`` is what was placed there; ``whole`` if that is the photo as it is.
+    """
+
+    index: int
+    identifier: str
+    image: NDArray[np.uint8]
+    whole: bool
+    pixels: Tensor
+    scaled: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Tutor:
+    """Runs student and teachers on the same photos, and compares them.
+
+    ``half`` computes in bfloat16. Models are on the ``device`` already.
+    """
+
+    student: nn.Module
+    lesson: Lesson
+    config: AlignConfig
+    cache: TeacherCache
+    device: str
+    half: bool = False
+
+    def examine(self, epoch: int, batch: Sequence[Shown]) -> Loss:
+        """Return the loss, with its graph, of the student on some photos, their mean.
+
+        Raises:
+            MismatchError: the student's features do not fit the teachers'.
+        """
+        weight = self.lesson.weigh(epoch, self.config)
+        pixels = torch.cat([each.pixels for each in batch])
+        real = self._mask(batch)
+        bottlenecks = weight > 0 and self.lesson.phase == "bottleneck"
+        residuals = weight > 0 and self.lesson.phase == "embedding"
+        with self._autocast():
+            if bottlenecks:
+                teacher = self._watch(self.lesson.teacher, pixels, bottlenecks=True)
+            else:
+                teacher = self._recall(batch)
+            before = None
+            if residuals and self.lesson.before is not None:
+                before = self._watch(self.lesson.before, pixels, residuals=True)
+            with observe(self.student, residuals=residuals, bottlenecks=bottlenecks) as seen:
+                student = seen.encode(_fit(pixels, self.student), real)
+            if self.lesson.phase == "bottleneck":
+                return bottleneck_loss(student, teacher, weight, repaired=self.config.repair_qkv)
+            if self.lesson.phase == "embedding":
+                return embedding_loss(student, before, teacher, weight)
+            return output_loss(student, teacher)
+
+    def _mask(self, batch: Sequence[Shown]) -> Tensor | None:
+        if self.config.mask_padding == "none":
+            return None
+        sites = find_family(self.student).locate(self.student)
+        grid = batch[0].pixels.shape[-1] // sites.patch_px
+        real = mask_tokens([each.scaled for each in batch], grid, sites.patch_px)
+        return real if self.config.mask_padding == "all" else torch.ones_like(real)
+
+    def _watch(
+        self, model: nn.Module, pixels: Tensor, *, residuals: bool = False, bottlenecks: bool = False
+    ) -> Features:
+        with torch.no_grad(), observe(model, residuals=residuals, bottlenecks=bottlenecks) as seen:
+            return seen.encode(_fit(pixels, model))
+
+    def _recall(self, batch: Sequence[Shown]) -> Features:
+        """Return the teacher's outputs, photo by photo, so that they do not depend on which are cached."""
+        found = []
+        for each in batch:
+            if each.whole:
+                answer = partial(self._answer, each)
+                outputs = self.cache.fetch(each.index, each.identifier, each.image, answer)
+            else:
+                outputs = self._answer(each)
+            found.append(outputs)
+        kind = next(self.student.parameters()).dtype
+        joined = {
+            name: torch.stack([outputs[name].to(self.device, kind) for outputs in found]) for name in found[0]
+        }
+        return Features(joined["embedding"], joined.get("details"))
+
+    def _answer(self, each: Shown) -> dict[str, Tensor]:
+        found = self._watch(self.lesson.teacher, each.pixels)
+        outputs = {"embedding": found.embedding[0]}
+        return outputs if found.details is None else {**outputs, "details": found.details[0]}
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.half)
+
+
+def _fit(pixels: Tensor, model: nn.Module) -> Tensor:
+    first = next(model.parameters())
+    return pixels.to(first.device, first.dtype)
