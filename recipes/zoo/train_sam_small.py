@@ -58,7 +58,7 @@ SMALLEST = 0.002
 class Settings:
     """Hold what decides the trained weights, apart from the photos and the views of them."""
 
-    distil_epochs: int = 6
+    distil_epochs: int = 5
     mask_epochs: int = 3
     batch_size: int = 8
     lr: float = 4e-4
