@@ -21,7 +21,7 @@ PHASES: tuple[Phase, ...] = ("bottleneck", "embedding", "output")
 CONFIG = AlignConfig(epochs=3, batch_size=2, lr=1e-3, weight_epochs=2, warmup=0.0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pictures:
     """Photos in memory, drawn by number, of different sizes."""
 
