@@ -257,8 +257,10 @@ class _Run:
         """Go to where the last checkpoint is, or to the start."""
         if self.config.ema:
             self.averages = {name: each.detach().clone() for name, each in self.trained.items()}
-        self.crew.require_agreement(canonical_json(self.identity))
         found = load_checkpoint(self.folder, self.identity)
+        step = 0 if found is None else found[0].step
+        # A folder that only the first process sees would let the others begin anew.
+        self.crew.require_agreement(f"{canonical_json(self.identity)} at step {step}")
         if found is None:
             return
         self.ledger, tensors = found

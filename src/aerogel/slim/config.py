@@ -65,10 +65,10 @@ class AlignConfig:
     """Set how a student is aligned with its teachers (arXiv 2312.05284, sections 3.2 and 4.1).
 
     ``batch_size`` is of one optimiser step, over all processes; each process computes its share in
-    ``accumulate`` parts, to save memory. ``lr`` is the peak of the rate, which a ``warmup`` share of all
-    steps rises to and which then falls by ``schedule``, to zero if it falls. ``clip`` is the largest norm of
-    the gradient and ``weight_decay`` AdamW's; 0 is none. ``ema`` above 0 ends with the moving average of the
-    weights, decaying by that factor a step.
+    ``accumulate`` parts, to save memory: SAM-B at 1024 px takes 6 GiB photo by photo. ``lr`` is the peak of
+    the rate, which a ``warmup`` share of all steps rises to and which then falls by ``schedule``, to zero if
+    it falls. ``clip`` is the largest norm of the gradient and ``weight_decay`` AdamW's; 0 is none. ``ema``
+    above 0 ends with the moving average of the weights, decaying by that factor a step.
 
     The features weigh in for ``weight_epochs`` epochs (N in eq. 8; the published code has 11 there).
     ``weighting`` "paper" is constant at ``weight`` for bottlenecks and falling ("dynamic") for the embedding.
@@ -84,7 +84,7 @@ class AlignConfig:
 
     epochs: int = 20
     batch_size: int = 4
-    accumulate: int = 1
+    accumulate: int = 4
     lr: float = 1e-4
     optimiser: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0

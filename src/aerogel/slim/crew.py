@@ -21,7 +21,7 @@ class Crew:
     rank: int = 0
 
     def take_share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return this process's part of a batch: parts follow each other, none longer than another by two."""
+        """Return this process's part of a batch: consecutive photos, as many as others or one more."""
         share: NDArray[np.int64] = np.array_split(batch, self.size)[self.rank]
         return share
 

@@ -18,10 +18,10 @@ from aerogel.zoo.photos import Photo
 from tests.unit.slim.tiny import build, draw_plan
 
 PHASES: tuple[Phase, ...] = ("bottleneck", "embedding", "output")
-CONFIG = AlignConfig(epochs=3, batch_size=2, lr=1e-3, weight_epochs=2, warmup=0.0)
+CONFIG = AlignConfig(epochs=3, batch_size=2, accumulate=1, lr=1e-3, weight_epochs=2, warmup=0.0)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Pictures:
     """Photos in memory, drawn by number, of different sizes."""
 
