@@ -38,6 +38,8 @@ def lay_out(
     missing. Units are blocks, or their parts where that balances better: of all depths that come within
     1 + ``tolerance`` of a perfect balance the one with the least traffic is taken, else the best balanced.
     Parts of a block that have one owner are joined in the end, so that what passes between them stays inside.
+    ``fold`` True asks for the first and the last units on one device, False for each component in one piece;
+    with None the last units may go to any component.
 
     Raises:
         ConfigError: more components than the denoiser has parts, or speeds that do not fit.
