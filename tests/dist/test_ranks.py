@@ -17,7 +17,7 @@ from aerogel.parallel.seating import plan_messages, seat_devices
 from aerogel.parallel.simulator import Simulator
 from aerogel.parallel.wiring import Wiring
 from tests.dist.group import run_group
-from tests.unit.parallel.small import Denoiser, Scheduler, divide
+from tests.unit.parallel.small import Denoiser, Scheduler, divide, own
 
 STEPS = 7
 X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
@@ -74,7 +74,16 @@ def on_rank(kind: str, layout: Layout, stride: int) -> dict[int, tuple[torch.Ten
 @pytest.mark.parametrize(("kind", "components"), [("plain", 2), ("plain", 3), ("transposed", 3)])
 def test_ranks_equal_the_simulator(kind: str, components: int, stride: int) -> None:
     model = build(kind)
-    layout = divide(model, components, X)
+    require_equal(kind, divide(model, components, X), stride)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_ranks_of_a_fold_onto_the_second_equal_the_simulator(stride: int) -> None:
+    require_equal("plain", own(divide(build("plain"), 3, X, fold=False), 0, 1, 1, 2, 2, 1), stride)
+
+
+def require_equal(kind: str, layout: Layout, stride: int) -> None:
+    model = build(kind)
     seating = seat_devices(layout, stride)
     ranks = run_group(seating.devices, on_rank, kind, layout, stride)
     planned = sum(message_bytes(each) for each in plan_messages(layout, seating))

@@ -20,7 +20,8 @@ class ParallelConfig:
     runs a copy of the last. Without a number there is one part for each process of a distributed run or each
     CUDA device, and two on the CPU. The first ``warmup`` steps of each image are exact. ``time_shift`` and
     ``stride2`` are those of :func:`aerogel.parallel.plan_rounds`. ``fold`` asks for the first and the last
-    segment of the denoiser on one device, or forbids it; without a word the better is taken. ``balance``
+    segment of the denoiser on one device, or forbids that the last shares any; without a word the best is
+    taken, with the last on any device. ``balance``
     "measured" times the parts on this machine before it divides them: better balanced, but another day's plan
     may differ, and with it the pictures. ``speeds`` says how fast the devices are in relation to each other;
     a faster one gets more. ``threads`` is the number of CPU threads of each process started

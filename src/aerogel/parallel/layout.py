@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from aerogel.errors import ConfigError, compose
 from aerogel.parallel.flow import Flow, choose_units, connect, divides
-from aerogel.parallel.partition import Partition, count_traffic, divide, weigh
+from aerogel.parallel.partition import Partition, count_traffic, divide, fold_later, weigh
 from aerogel.parallel.trace import Call
 
 _TOLERANCE = 0.03
@@ -38,6 +38,8 @@ def lay_out(
     missing. Units are blocks, or their parts where that balances better: of all depths that come within
     1 + ``tolerance`` of a perfect balance the one with the least traffic is taken, else the best balanced.
     Parts of a block that have one owner are joined in the end, so that what passes between them stays inside.
+    ``fold`` True asks for the first and the last units on one device, False for each component in one piece;
+    with None the last units may go to any component.
 
     Raises:
         ConfigError: more components than the denoiser has parts, or speeds that do not fit.
@@ -82,6 +84,7 @@ class _Search:
     def refine(self, chosen: tuple[Call, ...]) -> list[Layout]:
         """Return layouts of the ``chosen`` units, and of finer and finer ones beside the cuts."""
         found: list[Layout] = []
+        led: Layout | None = None
         while True:
             flow = connect(self.root, chosen)
             names = set(flow.names)
@@ -95,14 +98,22 @@ class _Search:
                     speeds=self.speeds,
                     slack=self.tolerance,
                 )
-                found.append(self.shift_cuts(flow, costs, partition))
+                led = self.shift_cuts(flow, costs, partition)
+                found += [led, *self.fold_later(flow, costs)]
                 names = _beside_cuts(flow, partition)
             finer = _refine(chosen, names)
             if finer == chosen:
                 finer = _refine(chosen, {call.name for call in chosen})
-            if finer == chosen or (found and found[-1].partition.balance <= 1.0 + self.tolerance):
+            if finer == chosen or (led and led.partition.balance <= 1.0 + self.tolerance):
                 return found
             chosen = finer
+
+    def fold_later(self, flow: Flow, costs: list[float]) -> list[Layout]:
+        """Return balanced layouts whose last units go to a component behind the first, if any may."""
+        if self.fold is not None:
+            return []
+        ways = fold_later(flow, costs, self.components, speeds=self.speeds, slack=self.tolerance)
+        return [self.shift_cuts(flow, costs, each) for each in ways]
 
     def shift_cuts(self, flow: Flow, costs: list[float], partition: Partition) -> Layout:
         """Move single cuts by a unit as long as the layout gets better once its parts are joined."""
@@ -118,12 +129,14 @@ class _Search:
                 return best
             owners, best = moved, better
 
-    def rank(self, layout: Layout) -> tuple[bool, float, float]:
+    def rank(self, layout: Layout) -> tuple[bool, float, float, int]:
         """Return what the best layout has least of."""
         partition = layout.partition
+        # Of equals none folded, or onto the first: what the last units read of before is then the freshest.
+        seat = 1 + partition.tail if partition.folded else 0
         if partition.balance <= 1.0 + self.tolerance:
-            return False, partition.traffic_bytes, partition.balance
-        return True, partition.balance, partition.traffic_bytes
+            return False, partition.traffic_bytes, partition.balance, seat
+        return True, partition.balance, partition.traffic_bytes, seat
 
 
 def _beside_cuts(flow: Flow, partition: Partition) -> set[str]:

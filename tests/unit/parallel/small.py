@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from aerogel.parallel.layout import Layout, lay_out
+from aerogel.parallel.partition import weigh
 from aerogel.parallel.trace import trace_calls
 
 
@@ -62,6 +63,12 @@ class Scheduler:
 def divide(denoiser: nn.Module, components: int, sample: Tensor, **options: Any) -> Layout:
     """Return a layout of ``denoiser`` for inputs like ``sample``."""
     return lay_out(trace_calls(denoiser, (sample, torch.tensor(1.0)), {}), components, **options)
+
+
+def own(layout: Layout, *owners: int) -> Layout:
+    """Return ``layout`` with the units for other owners, all units of the same cost."""
+    partition = weigh(layout.flow, owners, [1.0] * len(owners), [1.0] * layout.partition.components)
+    return Layout(layout.flow, partition)
 
 
 def denoise(denoiser: nn.Module, scheduler: Scheduler, sample: Tensor, steps: int = 6) -> Tensor:

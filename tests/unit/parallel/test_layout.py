@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,28 @@ def test_a_fold_leaves_the_middle_to_the_others() -> None:
     assert owned(found) == {"s0": 0, "s1": 1, "s2": 0, "head": 0}
     assert found.partition.folded
     assert found.partition.traffic_bytes == 2 * TENSOR
+
+
+def skipping() -> Net:
+    """Return five stages of one layer; the last reads the wide second half of what the second gave, too."""
+    wide = nn.Linear(WIDTH, 5 * WIDTH, bias=False)
+
+    def forward(self: Any, x: torch.Tensor) -> torch.Tensor:
+        narrow, skip = self.b(self.a(x)).split((WIDTH, 4 * WIDTH), -1)
+        hidden = self.d(self.c(narrow))
+        return self.e(hidden + skip.view(-1, 4, WIDTH).sum(1))  # type: ignore[no-any-return]
+
+    return Net(forward, a=linear(), b=wide, c=linear(), d=linear(), e=linear())
+
+
+def test_the_last_units_go_where_what_they_read_is_made() -> None:
+    root, times = trace(skipping()), dict(zip("abcde", [3.0, 2.5, 1.5, 1.5, 0.5], strict=True))
+    found = lay_out(root, 3, times=times)
+    assert found.partition.owners == (0, 1, 2, 2, 1)
+    assert (found.partition.folded, found.partition.tail) == (True, 1)
+    assert found.partition.balance == pytest.approx(1.0)
+    for fold in (False, True):
+        assert 1 not in lay_out(root, 3, times=times, fold=fold).partition.owners[-1:]
 
 
 def test_one_device_gets_everything_whole() -> None:

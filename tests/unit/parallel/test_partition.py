@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from aerogel.errors import ConfigError
 from aerogel.parallel.flow import Flow
-from aerogel.parallel.partition import Partition, count_traffic, divide, needed_sources, require_legal, weigh
+from aerogel.parallel.partition import (
+    Partition,
+    count_traffic,
+    divide,
+    fold_later,
+    needed_sources,
+    require_legal,
+    weigh,
+)
 from aerogel.parallel.trace import Source
 from tests.unit.parallel.tiny import flow_of
 
@@ -31,8 +39,14 @@ def all_divisions(units: int, components: int, fold: bool | None) -> list[Owners
     plain = list(in_runs(units, components))
     if components == 1 or units <= components:
         return plain
-    folded = [tuple(owner % components for owner in owners) for owners in in_runs(units, components + 1)]
+    folded = all_folds(units, components, 0)
     return {None: plain + folded, False: plain, True: folded}[fold]
+
+
+def all_folds(units: int, components: int, seat: int) -> list[Owners]:
+    """Return all divisions into one run more, the last of them for the component ``seat``."""
+    longer = in_runs(units, components + 1)
+    return [tuple(seat if owner == components else owner for owner in owners) for owners in longer]
 
 
 @dataclass(frozen=True)
@@ -124,6 +138,47 @@ def test_no_division_within_the_limit_sends_less(task: Task) -> None:
 @given(tasks())
 def test_no_division_of_unequal_devices_within_the_limit_sends_less(task: Task) -> None:
     require_best(task)
+
+
+@settings(max_examples=200)
+@given(tasks())
+def test_no_fold_onto_a_later_component_within_the_limit_sends_less(task: Task) -> None:
+    options = {"speeds": task.speeds, "slack": task.slack}
+    found = {each.tail: each for each in fold_later(task.flow, task.costs, task.components, **options)}
+    limit = (1.0 + task.slack) * sum(task.costs) / sum(task.every_speed)
+    assert found.keys() <= set(range(1, task.components - 1))
+    for seat in range(1, task.components - 1):
+        ways = all_folds(len(task.costs), task.components, seat)
+        rank = {way: (task.traffic(way), task.time(way)) for way in ways}
+        sure = [way for way in ways if rank[way][1] <= limit * (1.0 - 1e-9)]
+        if seat in found:
+            owners = found[seat].owners
+            assert owners in ways
+            assert found[seat] == weigh(task.flow, owners, task.costs, task.every_speed)
+            assert found[seat].folded
+            require_legal(task.flow, owners)
+            traffic, time = rank[owners]
+            assert time <= limit * (1.0 + 1e-8)
+            assert all((traffic, time * (1.0 - 1e-8)) <= rank[way] for way in sure)
+        else:
+            assert not sure
+
+
+def test_the_last_unit_goes_where_most_of_what_it_reads_is_made() -> None:
+    """Of what it reads the third unit makes 50 bytes, the one before it one."""
+    reads: list[set[Source]] = [set(), {("a", 0)}, {("b", 0)}, {("c", 0)}, {("d", 0)}, {("e", 0), ("c", 1)}]
+    flow = flow_of(reads, [[1], [1], [1, 50], [1], [1], [1]])
+    costs = [3.0, 1.5, 1.0, 2.5, 0.5, 0.5]
+    (found,) = fold_later(flow, costs, 3)
+    assert (found.owners, found.traffic_bytes) == ((0, 1, 1, 2, 2, 1), 3)
+    assert (found.balance, found.tail, found.folded) == (pytest.approx(1.0), 1, True)
+    assert divide(flow, costs, 3).traffic_bytes > 50
+
+
+def test_nothing_is_folded_onto_a_later_component_where_no_balance_is_reached() -> None:
+    assert fold_later(chain([1] * 5), [9.0, 1.0, 1.0, 1.0, 9.0], 3) == []
+    assert fold_later(chain([1] * 3), [1.0] * 3, 3, slack=3.0) == [], "no unit for a fourth run"
+    assert fold_later(chain([1] * 3), [1.0] * 3, 2, slack=3.0) == [], "one of two is the first"
 
 
 @pytest.mark.parametrize(
@@ -231,7 +286,16 @@ def test_a_tensor_travels_once_to_each_device_that_reads_it() -> None:
 
 
 @pytest.mark.parametrize(
-    "owners", [(0, 0, 0, 0), (0, 0, 1, 1), (0, 1, 2, 3), (0, 1, 1, 0), (0, 1, 2, 0), (0, 2, 2, 5)]
+    "owners",
+    [
+        (0, 0, 0, 0),
+        (0, 0, 1, 1),
+        (0, 1, 2, 3),
+        (0, 1, 1, 0),
+        (0, 1, 2, 0),
+        (0, 1, 2, 1),
+        (0, 2, 2, 5),
+    ],
 )
 def test_runs_and_folds_are_legal(owners: Owners) -> None:
     require_legal(chain([1] * 4), owners)

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from aerogel.parallel.layout import Layout
 from aerogel.parallel.rounds import Round, plan_rounds
 from aerogel.parallel.simulator import Simulator
 from aerogel.parallel.wiring import Wiring
-from tests.unit.parallel.small import Denoiser, divide
+from tests.unit.parallel.small import Denoiser, divide, own
 
 X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 
@@ -63,7 +64,16 @@ def test_the_published_stride_repeats_its_first_answer() -> None:
 @pytest.mark.parametrize("components", [2, 3, 4])
 def test_poison_where_nothing_is_read_changes_nothing(components: int) -> None:
     model = Denoiser(blocks=6)
-    layout = divide(model, components, X)
+    require_unread(model, divide(model, components, X))
+
+
+def test_a_fold_onto_a_later_component_reads_what_it_says() -> None:
+    """The second device runs blocks 1, 2 and 5, the third blocks 3 and 4 between them."""
+    model = Denoiser(blocks=6)
+    require_unread(model, own(divide(model, 3, X, fold=False), 0, 1, 1, 2, 2, 1))
+
+
+def require_unread(model: Denoiser, layout: Layout) -> None:
     found = []
     for poisoned in (False, True):
         simulator = Simulator(Wiring(model), layout, 2, poisoned=poisoned)
