@@ -56,7 +56,7 @@ class Run:
         return found
 
     def agreement(self) -> list[dict[str, Any]]:
-        """Return the rows of the comparison with the teacher's masks, the control without a model among them."""
+        """Return the rows of the comparison with the teacher's masks, and the control without a model."""
         rows = self.model.facts["agreement"].get("rows", [])
         return [row for row in rows if row["reference"] == "teacher"]
 
@@ -138,8 +138,8 @@ def _share(run: Run, key: str) -> str:
 def _write_lede(run: Run) -> str:
     before, after = run.before, run.after
     return (
-        f"The image encoder of {run.config.model} went from {before['hidden_size']} to {after['hidden_size']} "
-        f"channels, from {before['heads']} to {after['heads']} heads and from {before['mlp_dim']} to "
+        f"The image encoder of {run.config.model} went from {before['hidden_size']} to "
+        f"{after['hidden_size']} channels, from {before['heads']} to {after['heads']} heads and from {before['mlp_dim']} to "
         f"{after['mlp_dim']} MLP channels in each of {before['blocks']} blocks. No label was used."
     )
 
@@ -173,7 +173,8 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
         ReceiptLine(
             "bytes",
             format_bytes(max(0, before["bytes"] - after["bytes"])),
-            f"{format_bytes(after['bytes'])} instead of {format_bytes(before['bytes'])}, {run.model.facts['dtype']}",
+            f"{format_bytes(after['bytes'])} instead of {format_bytes(before['bytes'])}, "
+            f"{run.model.facts['dtype']}",
         )
     )
     old, new = run.latency("before"), run.latency("after")
@@ -206,8 +207,8 @@ def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:
 
 def _write_total(run: Run) -> str:
     return (
-        f"{_share(run, 'encoder_parameters')} of the encoder's parameters, {_share(run, 'macs')} of its linear "
-        f"work and {_share(run, 'macs_with_attention')} of all its work are left"
+        f"{_share(run, 'encoder_parameters')} of the encoder's parameters, {_share(run, 'macs')} of its "
+        f"linear work and {_share(run, 'macs_with_attention')} of all its work are left"
     )
 
 
@@ -241,8 +242,8 @@ def _show_agreement(run: Run) -> Section | None:
         return None
     facts = run.model.facts["agreement"]
     text = (
-        f"{facts['object_count']} masks of {facts['image_count']} photos that were kept back. The filled box is what "
-        "a box prompt gives away without a model."
+        f"{facts['object_count']} masks of {facts['image_count']} photos that were kept back. The filled box "
+        "is what a box prompt gives away without a model."
     )
     header = ("prompt", "mIoU", "95 % interval", "boundary IoU")
     return Section("Agreement with the teacher", text, (TableBlock(header, rows),))

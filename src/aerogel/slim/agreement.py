@@ -100,4 +100,4 @@ def _ask(segmenter: Segmenter, photo: Photo, grid: int, most: int) -> SegmentedP
 
 def _scatter(count: int) -> list[int]:
     """Return the points in an order that sees all of the photo early; it is the same for every photo."""
-    return permutation(0, "agreement/points", 0, count).tolist()
+    return [int(number) for number in permutation(0, "agreement/points", 0, count)]

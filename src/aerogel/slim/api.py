@@ -88,7 +88,8 @@ def slim(
 
     model: a SAM or SAM-HQ of transformers, as a model, a folder, a hub name, or one that ships. It is not
     changed.
-    images: photos without labels: a folder, files, parquet, or a dataset of the hub; or what `open_photos` gave.
+    images: photos without labels: a folder, files, parquet, or a dataset of the hub; or what `open_photos`
+    gave.
     ratio: the share of embedding and MLP channels that goes; 0.77 leaves 168 of 768.
     config: all settings; ``settings`` are single ones by name, with mappings for those below, such as
     ``heads=3`` or ``align={"epochs": 20}``, and go ahead of it, as do the arguments above.

@@ -87,7 +87,7 @@ def save_segmenter(model: Any, folder: Path) -> None:
 
 
 def weigh(model: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """Return parameters, bytes in ``dtype`` and multiply-accumulates of one image, encoder and whole model."""
+    """Return parameters, bytes in ``dtype`` and the encoder's multiply-accumulates for one image."""
     encoder = getattr(model, "vision_encoder", model)
     vision = encoder.config
     macs = count_macs(encoder, (1, 3, vision.image_size, vision.image_size))

@@ -21,10 +21,10 @@ Weighting = Literal["paper", "constant", "dynamic"]
 class ScoreConfig:
     """Set how channels are ranked.
 
-    ``criterion`` is one of `score_channels`; of the photos, ``photos`` are looked at, with ``draws`` of noise
-    each. ``ranking`` "local" gives every block the same widths; with "mlp" the blocks' MLPs compete for channels,
-    with "global" their head dimensions too, compared by ``normalizer``. ``rescore`` ranks the MLPs
-    anew once the heads are cut, which the published code does not.
+    ``criterion`` is one of `score_channels`; of the photos, ``photos`` are looked at, with ``draws`` of
+    noise each. ``ranking`` "local" gives every block the same widths; with "mlp" the blocks' MLPs compete
+    for channels, with "global" their head dimensions too, compared by ``normalizer``. ``rescore`` ranks the
+    MLPs anew once the heads are cut, which the published code does not.
     """
 
     criterion: str = "channel-fisher"

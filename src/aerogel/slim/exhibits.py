@@ -1,4 +1,4 @@
-"""What a slimming shows of itself: masks before and after on photos that were kept back, and the time they take."""
+"""What a slimming shows of itself: masks before and after on photos that were kept back, and their time."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def draw_masks(photo: SegmentedPhoto, model: Any) -> NDArray[np.uint8]:
         away = (rows - y) ** 2 + (columns - x) ** 2
         picture[away <= (radius + 1.5) ** 2] = 255.0
         picture[away <= radius**2] = 0.5 * colour
-    return picture.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(picture.round().clip(0, 255), dtype=np.uint8)
 
 
 def time_encoder(model: Any) -> Any:

@@ -72,9 +72,9 @@ PHASES: dict[str, tuple[Phase, ...]] = {
 
 
 class Pipeline:
-    """Slim the teacher of ``sources`` into ``out``, stage by stage; finished stages are opened, cut ones go on.
+    """Slim the teacher of ``sources`` into ``out``, stage by stage.
 
-    The teacher is not changed.
+    Finished stages are opened, interrupted ones go on. The teacher is not changed.
     """
 
     def __init__(
@@ -166,7 +166,8 @@ class Pipeline:
         model = self.slim(number)
 
         def build(work: Path) -> Mapping[str, Any]:
-            whole, scores = identity_plan(describe(model)), {}
+            whole = identity_plan(describe(model))
+            scores: dict[str, Tensor] = {}
             for place, kinds in enumerate(phase.rounds):
                 # What a round cut is gone before the next is scored, which the published code does not do.
                 cut = self._cut(model, whole)

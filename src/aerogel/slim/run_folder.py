@@ -1,4 +1,4 @@
-"""The folder of a slimming: the stages' folders, which guard themselves, and a few loose files beside them."""
+"""The folder of a slimming: the stages' folders, which guard themselves, and a few loose files."""
 
 from __future__ import annotations
 

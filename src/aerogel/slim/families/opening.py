@@ -25,9 +25,10 @@ _SHIPPED = "aerogel/"
 def open_model(source: str | Path) -> Any:
     """Open a segmenter in float32 and evaluation mode.
 
-    ``source`` is a folder that ``save_pretrained`` wrote or a name on the Hugging Face hub, of a SAM, a SAM-HQ
-    or a slimmed one of either layout; "aerogel/..." for one that ships; or MobileSAM's checkpoint, a
-    safetensors file. Weights stored with pickle are not opened, and code from a folder or the hub is not run.
+    ``source`` is a folder that ``save_pretrained`` wrote or a name on the Hugging Face hub, of a SAM, a
+    SAM-HQ or a slimmed one of either layout; "aerogel/..." for one that ships; or MobileSAM's checkpoint, a
+    safetensors file. Weights stored with pickle are not opened, and code from a folder or the hub is not
+    run.
 
     Raises:
         DataError: nothing of that name can be opened, or it is another kind of model, or weights are missing.
