@@ -5,14 +5,14 @@ from __future__ import annotations
 import json as notation  # the flag --json has the name
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from aerogel.cli.failures import OK
 from aerogel.cli.screen import Screen
 from aerogel.cli.settings import Flag
-from aerogel.errors import ConfigError, FolderExistsError, IntegrityError, compose
+from aerogel.errors import ConfigError, DataError, FolderExistsError, IntegrityError, compose
 
 if TYPE_CHECKING:
     from aerogel.slim.scores import Evaluation
@@ -125,7 +125,7 @@ def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = 
     """Evaluate the segmenter called ``model`` on the photos at ``data``."""
     from aerogel.core.devices import choose_device
     from aerogel.core.progress import announce
-    from aerogel.slim import evaluate, open_model
+    from aerogel.slim import evaluate
     from aerogel.zoo import open_segments
 
     photos = open_segments(
@@ -134,14 +134,34 @@ def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = 
     device = choose_device(settings.device)
     announce(f"device: {device.value} ({device.reason})")
     return evaluate(
-        open_model(model).to(device.value),
+        open_segmenter(model).to(device.value),
         photos,
         prompts=settings.prompts,
-        teacher=None if teacher is None else open_model(teacher).to(device.value),
+        teacher=None if teacher is None else open_segmenter(teacher).to(device.value),
         boundary=not settings.no_boundary,
         seed=settings.seed,
         name=model,
     )
+
+
+def open_segmenter(name: str) -> Any:
+    """Open a model that answers prompts with masks.
+
+    Raises:
+        DataError: it is an image encoder alone, or cannot be opened.
+    """
+    from aerogel.slim import open_model
+
+    model = open_model(name)
+    if not hasattr(model, "get_image_embeddings"):
+        raise DataError(
+            compose(
+                "a whole segmenter, with its mask decoder",
+                f"{type(model).__name__} in {name!r}, an image encoder",
+                "choose a model that gives masks",
+            )
+        )
+    return model
 
 
 def _read_or_judge(name: str, data: str | None, settings: JudgeSettings) -> Evaluation:

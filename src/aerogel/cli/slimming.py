@@ -40,6 +40,9 @@ class SlimSettings:
     limit: Annotated[int | None, Parameter(group=WHAT, help="How many photos to take; all if not given.")] = (
         None
     )
+    held_out: Annotated[
+        int | None, Parameter(group=WHAT, help="How many of them to keep back and judge the result on; 16.")
+    ] = None
     recipe: Annotated[
         str | None, Parameter(group=WHAT, help="A recipe file, or the name of one that comes with Aerogel.")
     ] = None
@@ -104,6 +107,7 @@ def gather_slim_config(model: str | None, settings: SlimSettings) -> SlimConfig:
         "model": model,
         "images": settings.images,
         "limit": settings.limit,
+        "held_out": settings.held_out,
         "ratio": settings.ratio,
         "mlp_ratio": settings.mlp_ratio,
         "heads": settings.heads,

@@ -108,7 +108,13 @@ def describe_run(folder: str | Path) -> Report:
     """
     run = open_run(folder)
     name = Path(run.config.model).name
-    sections = (_show_masks(run), _show_agreement(run), _show_losses(run), _show_widths(run))
+    sections = (
+        _show_masks(run),
+        _show_agreement(run),
+        _show_losses(run),
+        _show_widths(run),
+        _show_left_out(run),
+    )
     return Report(
         title=f"{name}, slimmed to {_share(run, 'encoder_parameters')} of its encoder",
         lede=_write_lede(run),
@@ -136,12 +142,20 @@ def _share(run: Run, key: str) -> str:
 
 
 def _write_lede(run: Run) -> str:
-    before, after = run.before, run.after
+    before, after, photos = run.before, run.after, run.model.facts["photos"]
     return (
         f"The image encoder of {run.config.model} went from {before['hidden_size']} to "
-        f"{after['hidden_size']} channels, from {before['heads']} to {after['heads']} heads and from {before['mlp_dim']} to "
-        f"{after['mlp_dim']} MLP channels in each of {before['blocks']} blocks. No label was used."
+        f"{after['hidden_size']} channels, from {before['heads']} to {_range(run, 'heads')} heads and from "
+        f"{before['mlp_dim']} to {_range(run, 'mlp')} MLP channels in each of {before['blocks']} blocks. "
+        f"It learned from {photos['aligned']:,} photos; {photos['held_out']:,} more were kept back to judge "
+        "it on. No label was used."
     )
+
+
+def _range(run: Run, kind: str) -> str:
+    """Write how many channels of a kind the blocks keep, which differs between them in the flex layout."""
+    kept = [width for name, width in run.plan.widths.items() if name.endswith(f".{kind}")]
+    return f"{min(kept)}" if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
 
 
 def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
@@ -284,3 +298,12 @@ def _show_widths(run: Run) -> Section:
     text = f"{widths['embedding']} of {run.plan.sizes['embedding']} channels of the residual stream stay."
     header = ("block", "heads", "dimensions of a head", "MLP channels")
     return Section("What stays", text, (TableBlock(header, rows),))
+
+
+def _show_left_out(run: Run) -> Section | None:
+    photos = run.model.facts["photos"]
+    if not photos["left_out_count"]:
+        return None
+    rows = [(each["photo"], each["reason"]) for each in photos["left_out"]]
+    text = f"{photos['left_out_count']:,} files among the photos could not be used."
+    return Section("Photos left out", text, (TableBlock(("file", "why"), rows),))

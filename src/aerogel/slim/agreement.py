@@ -69,6 +69,13 @@ def measure_agreement(
                 "choose photos with things in them, or another teacher",
             )
         )
+    return compare_masks(student, teacher, objects, name=name)
+
+
+def compare_masks(
+    student: Any, teacher: Any, objects: Sequence[SegmentedPhoto], *, name: str | None = None
+) -> Evaluation:
+    """Hold a student's masks against the teacher's for objects that `find_objects` returned."""
     return evaluate(student, objects, prompts=("stored", "box"), teacher=teacher, name=name)
 
 

@@ -16,7 +16,7 @@ from aerogel.core.files import write_bytes_atomic
 from aerogel.measure import measure_latency
 from aerogel.slim.agreement import find_objects
 from aerogel.slim.canvas import Canvas
-from aerogel.slim.segmenter import Segmenter
+from aerogel.slim.segmenter import Segmenter, evaluating
 from aerogel.zoo.objects import SegmentedPhoto
 from aerogel.zoo.photos import Photo
 
@@ -72,7 +72,7 @@ def time_encoder(model: Any) -> Any:
     pixels = torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype)
 
     def act() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(encoder):
             encoder(pixels)
 
     return measure_latency(act, name="encoder", warmup=1, repeats=5, device=str(first.device))

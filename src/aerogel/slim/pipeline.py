@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -36,7 +35,7 @@ from aerogel.slim.lesson import Lesson
 from aerogel.slim.lesson import Phase as Lessons
 from aerogel.slim.plan import Plan, identity_plan, load_plan
 from aerogel.slim.planning import make_plan
-from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, TIMINGS, WEIGHTS
+from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, TIMINGS, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
 from aerogel.slim.surgery import apply_plan
 from aerogel.slim.widths import Widths, derive_widths
@@ -91,6 +90,7 @@ class Pipeline:
         Raises:
             ConfigError: a ratio leaves no channel, or a head count does not fit.
             MismatchError: the model cannot take the layout.
+            FolderConflictError: ``out`` holds what another method made, and ``overwrite`` is off.
         """
         self.config, self.sources, self.out = config, sources, out
         self.overwrite, self.command = overwrite, command
@@ -105,17 +105,15 @@ class Pipeline:
         if not config.score.rescore:
             phases = tuple(replace(each, rounds=(sum(each.rounds, ()),)) for each in phases)
         self.phases = phases
+        if not overwrite:
+            require_method(out, [phase.align_stage for phase in phases], config.method)
         self._done: dict[str, Manifest] = {}
         self._models: dict[int, Any] = {}
 
     @cached_property
     def teacher(self) -> Any:
         """Return the teacher, or a copy of it where it is elsewhere or not in float32."""
-        teacher = self.sources.teacher
-        first = next(teacher.parameters())
-        if first.dtype == torch.float32 and first.device == torch.device(self.device):
-            return teacher
-        return copy.deepcopy(teacher).to(self.device, torch.float32)
+        return self.sources.place_teacher(self.device)
 
     def slim(self, phases: int | None = None) -> Any:
         """Return the model after the first ``phases``, by default after all; the teacher is after none."""
@@ -266,16 +264,23 @@ class Pipeline:
         inputs: Mapping[str, str],
         build: Callable[[Path], Mapping[str, Any]],
     ) -> Manifest:
-        """Run one stage once and note how long it took, added up over interruptions, in ``timings.json``."""
-        if name not in self._done:
+        """Run one stage once and note its time, added up where a checkpoint was gone on from."""
+
+        def act(work: Path) -> Mapping[str, Any]:
             begin = time.monotonic()
+            begun = CHECKPOINT_NAME in os.listdir(work) and any((work / CHECKPOINT_NAME).iterdir())
+            try:
+                return build(work)
+            finally:
+                self._note_time(name, time.monotonic() - begin, more=begun)
+
+        if name not in self._done:
             stage = Stage(self.out / name, kind, settings, inputs, self.config.seed, self.command)
-            self._done[name] = run_stage(stage, build, overwrite=self.overwrite)
-            self._note_time(name, time.monotonic() - begin)
+            self._done[name] = run_stage(stage, act, overwrite=self.overwrite)
         return self._done[name]
 
-    def _note_time(self, name: str, seconds: float) -> None:
+    def _note_time(self, name: str, seconds: float, *, more: bool) -> None:
         path = self.out / TIMINGS
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        known[name] = round(known.get(name, 0.0) + seconds, 3)
+        known[name] = round((known.get(name, 0.0) if more else 0.0) + seconds, 3)
         write_text_atomic(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
