@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from aerogel.slim.config import SlimConfig
 
 EXAMPLES = """Examples:
-  aerogel slim facebook/sam-vit-base --images photos/ --ratio 0.77 --out slim-sam
+  aerogel slim facebook/sam-vit-base --images photos/ --ratio 0.77 --out small
   aerogel slim my-sam/ --images photos/ --ratio 0.5 --heads 6 --epochs 20
   aerogel slim my-sam/ --images photos/ --layout flex --set score.ranking=global
 
@@ -63,9 +63,9 @@ def run_slim(config: SlimConfig, folder: Path, screen: Screen, *, overwrite: boo
     report = describe_run(folder)
     page = write_page(report, folder / REPORT, screen)
     screen.show_receipt(report.receipt)
-    screen.say(f"slim model  {folder / MODEL}")
     if page is not None:
         screen.say(f"report      {page}")
+    screen.say(f"slim model  {folder / MODEL}")
     places = {
         "folder": str(folder),
         "model": str(folder / MODEL),

@@ -82,7 +82,7 @@ class SlimSettings:
         Parameter(group=WHERE, help='Of the saved model: "auto", "float32", "float16", "bfloat16".'),
     ] = None
     out: Annotated[
-        Path | None, Parameter(group=WHERE, help="Folder of the run; slim-MODEL if not given.")
+        Path | None, Parameter(group=WHERE, help="Folder of the run; slim-MODEL-RATIO if not given.")
     ] = None
     overwrite: Annotated[
         bool, Flag, Parameter(group=WHERE, help="Replace stages that other settings made in that folder.")

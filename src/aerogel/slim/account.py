@@ -31,6 +31,8 @@ from aerogel.slim.pipeline import PHASES
 from aerogel.slim.plan import Plan, load_plan
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, RECIPE, RESULT, TIMINGS
 
+_SCALES = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1))
+
 
 @dataclass(frozen=True)
 class Run:
@@ -174,13 +176,11 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
 def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
     before, after = run.before, run.after
     lines = [
-        ReceiptLine(
-            label, f"{100 * (1 - after[key] / before[key]):.1f} %", _instead(before[key], after[key], unit)
-        )
-        for label, key, unit in (
-            ("encoder parameters", "encoder_parameters", "M"),
-            ("linear MACs", "macs", "G"),
-            ("MACs with attention", "macs_with_attention", "G"),
+        ReceiptLine(label, f"{100 * (1 - after[key] / before[key]):.1f} %", _instead(before[key], after[key]))
+        for label, key in (
+            ("encoder parameters", "encoder_parameters"),
+            ("linear MACs", "macs"),
+            ("MACs with attention", "macs_with_attention"),
         )
     ]
     lines.append(
@@ -196,15 +196,15 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
         ReceiptLine(
             "time for an image",
             f"{old.value / new.value:.2f} times sooner",
-            f"{new.value:.0f} ms instead of {old.value:.0f} ms, encoder, one thread",
+            f"{new.value:.3g} ms instead of {old.value:.3g} ms, encoder, one thread",
         )
     )
     return tuple(lines)
 
 
-def _instead(before: int, after: int, unit: str) -> str:
-    scale = {"M": 1e6, "G": 1e9}[unit]
-    return f"{after / scale:.2f} {unit} instead of {before / scale:.2f} {unit}"
+def _instead(before: int, after: int) -> str:
+    unit, scale = next((unit, scale) for unit, scale in _SCALES if before >= scale or scale == 1)
+    return f"{after / scale:.2f} {unit} instead of {before / scale:.2f} {unit}".rstrip()
 
 
 def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:

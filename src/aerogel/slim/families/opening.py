@@ -12,6 +12,7 @@ from aerogel.errors import DataError, compose
 from aerogel.slim.families.family import require_transformers
 from aerogel.zoo.cards import open_weights
 from aerogel.zoo.pretrained import load_pretrained, quiet, read_config
+from aerogel.zoo.sources import HUB_NAME
 
 # What a config calls its model -> the module and the class that load it.
 _MODELING = "transformers.models"
@@ -44,12 +45,30 @@ def open_model(source: str | Path) -> Any:
     """
     require_transformers()
     name = str(source)
+    _require_name(name)
     if name.startswith(_SHIPPED) and not Path(name).exists():
         with open_weights(name, "segmenter") as path:
             return _open_folder(str(path.parent))
     if Path(name).is_file():
         return _open_mobile(name)
     return _open_folder(name)
+
+
+def _require_name(name: str) -> None:
+    """Refuse what is neither there nor a hub's "owner/name", without asking the network for long.
+
+    Raises:
+        DataError: it is neither.
+    """
+    if Path(name).exists() or (HUB_NAME.fullmatch(name) and "/" in name):
+        return
+    raise DataError(
+        compose(
+            "the folder of a segmenter, or its name on the Hugging Face hub (owner/name)",
+            f"{name!r}, which does not exist",
+            "correct the path; a name on the hub has one slash, as in facebook/sam-vit-base",
+        )
+    )
 
 
 def read_dtype(source: str | Path) -> torch.dtype | None:
