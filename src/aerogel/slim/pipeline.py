@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from safetensors.torch import load_file, save
 from torch import Tensor
@@ -21,7 +22,7 @@ from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
-from aerogel.slim.alignment import align
+from aerogel.slim.alignment import AlignState, align
 from aerogel.slim.archive import KIND, write_model
 from aerogel.slim.channels import Kind
 from aerogel.slim.checkpoint import read_epochs
@@ -213,8 +214,10 @@ class Pipeline:
                 student, lesson, self.sources.photos, config.align, seed=seed, device=self.device, work=work
             )
             steps = config.align.epochs * -(-len(self.sources.photos) // config.align.batch_size)
-            for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
-                pass
+            # Closed at once, also after an error: until then the loop has its hooks and modes on the models.
+            with closing(cast("Generator[AlignState, None, None]", run)):
+                for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
+                    pass
             trained = {
                 name: value.detach().cpu().contiguous()
                 for name, value in student.state_dict().items()
