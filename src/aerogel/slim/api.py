@@ -178,7 +178,7 @@ def open_sources(
     if isinstance(images, Photos):
         photos = images
     else:
-        place = config.images if isinstance(images, str | Path) else images
+        place = config.images if images == "" else images
         photos = open_photos(place, limit=config.limit, seed=config.seed, smallest_px=_SMALLEST_PX)
     if not len(photos):
         raise DataError(compose("photos", "none", "name a folder with photos"))
