@@ -60,7 +60,7 @@ def _require_name(name: str) -> None:
     Raises:
         DataError: it is neither.
     """
-    if Path(name).exists() or (HUB_NAME.fullmatch(name) and "/" in name):
+    if name and (Path(name).exists() or (HUB_NAME.fullmatch(name) and "/" in name)):
         return
     raise DataError(
         compose(
