@@ -25,7 +25,8 @@ EXAMPLES = """Examples:
 A model that is called like one of the commands above is written ./plan.
 """
 PLAN_EXAMPLES = """Examples:
-  aerogel slim plan facebook/sam-vit-base --images photos/ --ratio 0.77 --criterion magnitude
+  aerogel slim plan facebook/sam-vit-base --images photos/ --ratio 0.77
+  aerogel slim plan my-sam/ --images photos/ --criterion magnitude
 """
 
 

@@ -25,13 +25,12 @@ from aerogel.report import (
     Series,
     TableBlock,
 )
+from aerogel.slim.archive import write_counts
 from aerogel.slim.config import SlimConfig
 from aerogel.slim.exhibits import SIDES
 from aerogel.slim.pipeline import PHASES
 from aerogel.slim.plan import Plan, load_plan
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, RECIPE, RESULT, TIMINGS
-
-_SCALES = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1))
 
 
 @dataclass(frozen=True)
@@ -203,8 +202,8 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
 
 
 def _instead(before: int, after: int) -> str:
-    unit, scale = next((unit, scale) for unit, scale in _SCALES if before >= scale or scale == 1)
-    return f"{after / scale:.2f} {unit} instead of {before / scale:.2f} {unit}".rstrip()
+    old, new = write_counts(before, after)
+    return f"{new} instead of {old}"
 
 
 def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:

@@ -24,6 +24,7 @@ from aerogel.zoo.selection import OTHER_FILE
 KIND = "slim-model"
 _WEIGHTS = "model.safetensors"
 _MOST_NAMED = 20
+_SCALES = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1))
 _CARD = """---
 library_name: transformers
 pipeline_tag: mask-generation
@@ -129,15 +130,22 @@ def weigh(model: Any, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
+def write_counts(before: float, after: float) -> tuple[str, str]:
+    """Write two counts in the unit that suits the first: G, M, k or none."""
+    unit, scale = next((unit, scale) for unit, scale in _SCALES if before >= scale or scale == 1)
+    one, other = (f"{count / scale:.2f} {unit}".rstrip() for count in (before, after))
+    return one, other
+
+
 def _write_card(config: SlimConfig, facts: Mapping[str, Any], kind: str) -> str:
     before, after = facts["before"], facts["after"]
     rows = [
-        (name, f"{before[key] / scale:.2f} {unit}", f"{after[key] / scale:.2f} {unit}")
-        for name, key, unit, scale in (
-            ("parameters of the encoder", "encoder_parameters", "M", 1e6),
-            ("parameters in all", "parameters", "M", 1e6),
-            ("MACs of the encoder, linear layers and convolutions", "macs", "G", 1e9),
-            ("MACs of the encoder, with attention", "macs_with_attention", "G", 1e9),
+        (name, *write_counts(before[key], after[key]))
+        for name, key in (
+            ("parameters of the encoder", "encoder_parameters"),
+            ("parameters in all", "parameters"),
+            ("MACs of the encoder, linear layers and convolutions", "macs"),
+            ("MACs of the encoder, with attention", "macs_with_attention"),
         )
     ]
     for row in facts["agreement"].get("rows", ()):
