@@ -191,11 +191,13 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
         )
     )
     old, new = run.latency("before"), run.latency("after")
+    device = new.note.partition(",")[0]
+    where = "one thread" if device == "cpu" else device
     lines.append(
         ReceiptLine(
             "time for an image",
             f"{old.value / new.value:.2f} times sooner",
-            f"{new.value:.3g} ms instead of {old.value:.3g} ms, encoder, one thread",
+            f"{new.value:.3g} ms instead of {old.value:.3g} ms, encoder, {where}",
         )
     )
     return tuple(lines)

@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from aerogel.core.config import from_dict, save_config, to_dict, validate
 from aerogel.core.devices import choose_device
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.core.manifests import Manifest
+from aerogel.core.randomness import permutation
 from aerogel.errors import ConfigError, DataError, compose
 from aerogel.slim.config import SlimConfig
 from aerogel.slim.families import describe
@@ -176,7 +177,7 @@ def open_sources(
     # All photos are about to be decoded, which takes long; what cannot be cut is refused before that.
     derive_widths(describe(teacher), config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads)
     if isinstance(images, Photos):
-        photos = images
+        photos = _take(images, config.limit, config.seed)
     else:
         place = config.images if images == "" else images
         photos = open_photos(place, limit=config.limit, seed=config.seed, smallest_px=_SMALLEST_PX)
@@ -184,6 +185,16 @@ def open_sources(
         raise DataError(compose("photos", "none", "name a folder with photos"))
     dtype = None if isinstance(model, nn.Module) else read_dtype(config.model)
     return Sources.split(teacher, photos, config.held_out, config.seed, dtype)
+
+
+def _take(photos: Photos, limit: int | None, seed: int) -> Photos:
+    """Return a random sample of photos that are open already, in their order."""
+    if limit is None:
+        return photos
+    if len(photos) < limit:
+        raise DataError(compose(f"{limit:,} photos", f"{len(photos):,}", "add photos, or lower limit"))
+    places = sorted(permutation(seed, "limit", 0, len(photos))[:limit].tolist())
+    return replace(photos, numbers=tuple(photos.numbers[place] for place in places))
 
 
 def cache_folder(config: SlimConfig, sources: Sources) -> Path:

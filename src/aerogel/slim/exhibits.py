@@ -32,7 +32,7 @@ def write_exhibits(student: Any, teacher: Any, photos: Iterable[Photo], work: Pa
     """Write the masks of both models on some photos as JPEG files; return their names and both latencies.
 
     The masks are for the same points, those at which the teacher found something. Latencies are of one image
-    through the encoder, one thread.
+    through the encoder, one thread on a CPU.
     """
     files: list[dict[str, str]] = []
     if hasattr(teacher, "mask_decoder"):

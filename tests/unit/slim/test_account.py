@@ -78,6 +78,14 @@ def test_counts_are_written_in_their_own_unit(read: Run, count: float, written: 
     assert line(describe_receipt(heavy), "linear MACs").note.endswith(f"instead of {written}")
 
 
+def test_the_time_says_where_it_was_taken(read: Run) -> None:
+    assert line(describe_receipt(read), "time for an image").note.endswith("encoder, one thread")
+    stored = read.exhibits.facts["latency"]["after"]
+    facts = {"latency": {"before": stored, "after": {**stored, "note": "cuda:0, 4 thread(s)"}}}
+    elsewhere = replace(read, exhibits=replace(read.exhibits, facts=facts))
+    assert line(describe_receipt(elsewhere), "time for an image").note.endswith("encoder, cuda:0")
+
+
 def test_a_model_that_became_heavier_saved_no_bytes(read: Run) -> None:
     heavier = change(read, after={**read.after, "bytes": read.before["bytes"] + 1})
     assert line(describe_receipt(heavier), "bytes").value == "0 B"

@@ -308,6 +308,18 @@ def test_bad_photos_among_good_ones_are_skipped_and_reported(
         assert told in said
 
 
+def test_a_limit_also_holds_for_photos_that_are_open_already(photos: Path) -> None:
+    opened = open_photos(photos)
+
+    def take(seed: int) -> tuple[str, ...]:
+        found = open_sources(config(limit=4, seed=seed), teacher(), opened)
+        return tuple(sorted((*found.photos.ids, *found.held_out.ids)))
+
+    assert len(take(0)) == 4 and take(0) == take(0) and len({take(seed) for seed in range(5)}) > 1
+    with pytest.raises(DataError, match="expected 7 photos; got 6"):
+        open_sources(config(limit=7), teacher(), opened)
+
+
 def test_without_a_folder_the_users_cache_keeps_the_stages(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
