@@ -18,6 +18,8 @@ from aerogel.slim.account import Run, describe_receipt, describe_run, open_run
 from aerogel.slim.api import Slimmed
 from tests.unit.slim import runs, tiny
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 
 @pytest.fixture(scope="module")
 def read(finished: Slimmed) -> Run:

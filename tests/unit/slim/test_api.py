@@ -24,6 +24,8 @@ from aerogel.zoo.photos import open_photos
 from tests.unit.slim import tiny
 from tests.unit.slim.runs import config, encoder_weights, run, same, snapshot, teacher, weights, write_photos
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 
 def forbid_work(monkeypatch: pytest.MonkeyPatch, *more: str) -> None:
     def unexpected(*_: object, **__: object) -> None:

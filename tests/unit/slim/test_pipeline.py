@@ -19,25 +19,19 @@ from aerogel.errors import (
     FolderExistsError,
     IntegrityError,
 )
-from aerogel.measure import Measurement
 from aerogel.slim import pipeline as module
 from aerogel.slim.api import Slimmed
 from aerogel.slim.plan import load_plan
 from aerogel.slim.surgery import apply_plan
 from tests.unit.slim.runs import encoder_weights, pipeline, run, same, snapshot, teacher, weights
 
+pytestmark = pytest.mark.usefixtures("no_clock")
+
 STAGES = ("embedding-plan", "bottleneck-aligning", "bottleneck-plan", "embedding-aligning", "model")
 
 
 class Killed(Exception):
     """Stands for whatever stops a process."""
-
-
-@pytest.fixture(autouse=True)
-def _no_clock(finished: Slimmed, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Spare each run the latencies, which are measured with the exhibits' own tests."""
-    known = Measurement.from_dict(read_manifest(finished.folder / "exhibits").facts["latency"]["before"])
-    monkeypatch.setattr("aerogel.slim.exhibits.time_encoder", lambda model: known)
 
 
 def digests(out: Path) -> dict[str, str]:
