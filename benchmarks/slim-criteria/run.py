@@ -2,11 +2,11 @@
 
     python benchmarks/slim-criteria/run.py --model runs/sam-small/model [--data FOLDER] [--channels 120]
 
-The true damage of a channel is the mean squared error of the image embedding when that channel alone is masked
-(LayerNorm's statistics without it), a mean over photos. It is measured for as many channels of each kind, drawn
-at random over all blocks; the criteria score the same model on other photos. Figures are Spearman's rank
-correlation of score and damage over the channels of a kind, all blocks together, with 95 % intervals that draw
-channels again, and the time that scoring took. FOLDER, by default $AEROGEL_DATA, holds
+The true damage of a channel is the mean squared error of the image embedding when that channel alone is
+masked (LayerNorm's statistics without it), a mean over photos. It is measured for as many channels of each
+kind, drawn at random over all blocks; the criteria score the same model on other photos. Figures are
+Spearman's rank correlation of score and damage over the channels of a kind, all blocks together, with 95 %
+intervals that draw channels again, and the time that scoring took. FOLDER, by default $AEROGEL_DATA, holds
 photos/imagenet-samples.parquet. Writes results.json beside this file and ends its output with that JSON.
 """
 

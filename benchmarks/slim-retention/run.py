@@ -5,16 +5,16 @@
 
 --model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
 photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
-evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_as_published (the published code's faults
-put back, with its criterion), one_step (cut once by our criterion, then aligned to the final embedding),
-taylor, magnitude and random (the same by these criteria), scratch (the same shape from random weights). Every
-row sees as many photos in as many steps of the same optimiser.
+evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_as_published (the published code's
+faults put back, with its criterion), one_step (cut once by our criterion, then aligned to the final
+embedding), taylor, magnitude and random (the same by these criteria), scratch (the same shape from random
+weights). Every row sees as many photos in as many steps of the same optimiser.
 
-Every object of 1 % of its photo or more is asked for by a random point of it and by its box; the score is the
-mean intersection over union over objects. "kept" is the share of the teacher's, "behind_slim" how far a row
-lies below ours; both paired, with 95 % intervals that draw whole photos again. Writes results.json beside this
-file and ends its output with that JSON on one line. A killed run goes on where it was; rows can be shared
-between processes.
+Every object of 1 % of its photo or more is asked for by a random point of it and by its box; the score is
+the mean intersection over union over objects. "kept" is the share of the teacher's, "behind_slim" how far a
+row lies below ours; both paired, with 95 % intervals that draw whole photos again. Writes results.json
+beside this file and ends its output with that JSON on one line. A killed run goes on where it was; rows can
+be shared between processes.
 """
 
 from __future__ import annotations

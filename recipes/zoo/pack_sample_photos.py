@@ -1,4 +1,4 @@
-"""Pack the sample photos that ship in the wheel: six of scikit-image's, free of copyright, as small JPEG files.
+"""Pack the sample photos that ship in the wheel: six of scikit-image's, free of copyright, as small JPEGs.
 
     pip download --no-deps scikit-image==0.26.0 && unzip scikit_image-*.whl "skimage/data/*"
     python recipes/zoo/pack_sample_photos.py --source skimage/data --out src/aerogel/zoo/samples

@@ -1,9 +1,10 @@
 """Views of photos, and what a teacher says of them: the training set of the zoo's small SAM, kept in shards.
 
-View 0 of a photo is the whole of it, the others are random crops, half of them mirrored. Of every view a shard
-holds the student's pixels and the teacher's embedding, pooled to the student's grid; of the first views also
-random points with the teacher's masks for them: the one it gives when asked for one, and its three best
-guesses, whose bounding boxes serve as box prompts. All of it is a function of the photo's id and the seed.
+View 0 of a photo is the whole of it, the others are random crops, half of them mirrored. Of every view a
+shard holds the student's pixels and the teacher's embedding, pooled to the student's grid; of the first
+views also random points with the teacher's masks for them: the one it gives when asked for one, and its
+three best guesses, whose bounding boxes serve as box prompts. All of it is a function of the photo's id and
+the seed.
 """
 
 from __future__ import annotations

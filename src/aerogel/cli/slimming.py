@@ -40,6 +40,9 @@ class SlimSettings:
     limit: Annotated[int | None, Parameter(group=WHAT, help="How many photos to take; all if not given.")] = (
         None
     )
+    held_out: Annotated[
+        int | None, Parameter(group=WHAT, help="How many of them to keep back and judge the result on; 16.")
+    ] = None
     recipe: Annotated[
         str | None, Parameter(group=WHAT, help="A recipe file, or the name of one that comes with Aerogel.")
     ] = None
@@ -79,7 +82,7 @@ class SlimSettings:
         Parameter(group=WHERE, help='Of the saved model: "auto", "float32", "float16", "bfloat16".'),
     ] = None
     out: Annotated[
-        Path | None, Parameter(group=WHERE, help="Folder of the run; slim-MODEL if not given.")
+        Path | None, Parameter(group=WHERE, help="Folder of the run; slim-MODEL-RATIO if not given.")
     ] = None
     overwrite: Annotated[
         bool, Flag, Parameter(group=WHERE, help="Replace stages that other settings made in that folder.")
@@ -104,6 +107,7 @@ def gather_slim_config(model: str | None, settings: SlimSettings) -> SlimConfig:
         "model": model,
         "images": settings.images,
         "limit": settings.limit,
+        "held_out": settings.held_out,
         "ratio": settings.ratio,
         "mlp_ratio": settings.mlp_ratio,
         "heads": settings.heads,

@@ -25,6 +25,7 @@ from aerogel.report import (
     Series,
     TableBlock,
 )
+from aerogel.slim.archive import write_counts
 from aerogel.slim.config import SlimConfig
 from aerogel.slim.exhibits import SIDES
 from aerogel.slim.pipeline import PHASES
@@ -56,7 +57,7 @@ class Run:
         return found
 
     def agreement(self) -> list[dict[str, Any]]:
-        """Return the rows of the comparison with the teacher's masks, the control without a model among them."""
+        """Return the rows of the comparison with the teacher's masks, and the control without a model."""
         rows = self.model.facts["agreement"].get("rows", [])
         return [row for row in rows if row["reference"] == "teacher"]
 
@@ -108,7 +109,13 @@ def describe_run(folder: str | Path) -> Report:
     """
     run = open_run(folder)
     name = Path(run.config.model).name
-    sections = (_show_masks(run), _show_agreement(run), _show_losses(run), _show_widths(run))
+    sections = (
+        _show_masks(run),
+        _show_agreement(run),
+        _show_losses(run),
+        _show_widths(run),
+        _show_left_out(run),
+    )
     return Report(
         title=f"{name}, slimmed to {_share(run, 'encoder_parameters')} of its encoder",
         lede=_write_lede(run),
@@ -136,12 +143,20 @@ def _share(run: Run, key: str) -> str:
 
 
 def _write_lede(run: Run) -> str:
-    before, after = run.before, run.after
+    before, after, photos = run.before, run.after, run.model.facts["photos"]
     return (
-        f"The image encoder of {run.config.model} went from {before['hidden_size']} to {after['hidden_size']} "
-        f"channels, from {before['heads']} to {after['heads']} heads and from {before['mlp_dim']} to "
-        f"{after['mlp_dim']} MLP channels in each of {before['blocks']} blocks. No label was used."
+        f"The image encoder of {run.config.model} went from {before['hidden_size']} to "
+        f"{after['hidden_size']} channels, from {before['heads']} to {_range(run, 'heads')} heads and from "
+        f"{before['mlp_dim']} to {_range(run, 'mlp')} MLP channels in each of {before['blocks']} blocks. "
+        f"It learned from {photos['aligned']:,} photos; {photos['held_out']:,} more were kept back to judge "
+        "it on. No label was used."
     )
+
+
+def _range(run: Run, kind: str) -> str:
+    """Write how many channels of a kind the blocks keep, which differs between them in the flex layout."""
+    kept = [width for name, width in run.plan.widths.items() if name.endswith(f".{kind}")]
+    return f"{min(kept)}" if min(kept) == max(kept) else f"{min(kept)} to {max(kept)}"
 
 
 def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
@@ -160,36 +175,37 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
 def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
     before, after = run.before, run.after
     lines = [
-        ReceiptLine(
-            label, f"{100 * (1 - after[key] / before[key]):.1f} %", _instead(before[key], after[key], unit)
-        )
-        for label, key, unit in (
-            ("encoder parameters", "encoder_parameters", "M"),
-            ("linear MACs", "macs", "G"),
-            ("MACs with attention", "macs_with_attention", "G"),
+        ReceiptLine(label, f"{100 * (1 - after[key] / before[key]):.1f} %", _instead(before[key], after[key]))
+        for label, key in (
+            ("encoder parameters", "encoder_parameters"),
+            ("linear MACs", "macs"),
+            ("MACs with attention", "macs_with_attention"),
         )
     ]
     lines.append(
         ReceiptLine(
             "bytes",
             format_bytes(max(0, before["bytes"] - after["bytes"])),
-            f"{format_bytes(after['bytes'])} instead of {format_bytes(before['bytes'])}, {run.model.facts['dtype']}",
+            f"{format_bytes(after['bytes'])} instead of {format_bytes(before['bytes'])}, "
+            f"{run.model.facts['dtype']}",
         )
     )
     old, new = run.latency("before"), run.latency("after")
+    device = new.note.partition(",")[0]
+    where = "one thread" if device == "cpu" else device
     lines.append(
         ReceiptLine(
             "time for an image",
             f"{old.value / new.value:.2f} times sooner",
-            f"{new.value:.0f} ms instead of {old.value:.0f} ms, encoder, one thread",
+            f"{new.value:.3g} ms instead of {old.value:.3g} ms, encoder, {where}",
         )
     )
     return tuple(lines)
 
 
-def _instead(before: int, after: int, unit: str) -> str:
-    scale = {"M": 1e6, "G": 1e9}[unit]
-    return f"{after / scale:.2f} {unit} instead of {before / scale:.2f} {unit}"
+def _instead(before: int, after: int) -> str:
+    old, new = write_counts(before, after)
+    return f"{new} instead of {old}"
 
 
 def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:
@@ -206,8 +222,8 @@ def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:
 
 def _write_total(run: Run) -> str:
     return (
-        f"{_share(run, 'encoder_parameters')} of the encoder's parameters, {_share(run, 'macs')} of its linear "
-        f"work and {_share(run, 'macs_with_attention')} of all its work are left"
+        f"{_share(run, 'encoder_parameters')} of the encoder's parameters, {_share(run, 'macs')} of its "
+        f"linear work and {_share(run, 'macs_with_attention')} of all its work are left"
     )
 
 
@@ -241,8 +257,8 @@ def _show_agreement(run: Run) -> Section | None:
         return None
     facts = run.model.facts["agreement"]
     text = (
-        f"{facts['object_count']} masks of {facts['image_count']} photos that were kept back. The filled box is what "
-        "a box prompt gives away without a model."
+        f"{facts['object_count']} masks of {facts['image_count']} photos that were kept back. The filled box "
+        "is what a box prompt gives away without a model."
     )
     header = ("prompt", "mIoU", "95 % interval", "boundary IoU")
     return Section("Agreement with the teacher", text, (TableBlock(header, rows),))
@@ -283,3 +299,12 @@ def _show_widths(run: Run) -> Section:
     text = f"{widths['embedding']} of {run.plan.sizes['embedding']} channels of the residual stream stay."
     header = ("block", "heads", "dimensions of a head", "MLP channels")
     return Section("What stays", text, (TableBlock(header, rows),))
+
+
+def _show_left_out(run: Run) -> Section | None:
+    photos = run.model.facts["photos"]
+    if not photos["left_out_count"]:
+        return None
+    rows = [(each["photo"], each["reason"]) for each in photos["left_out"]]
+    text = f"{photos['left_out_count']:,} files among the photos could not be used."
+    return Section("Photos left out", text, (TableBlock(("file", "why"), rows),))

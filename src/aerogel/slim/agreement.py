@@ -69,6 +69,13 @@ def measure_agreement(
                 "choose photos with things in them, or another teacher",
             )
         )
+    return compare_masks(student, teacher, objects, name=name)
+
+
+def compare_masks(
+    student: Any, teacher: Any, objects: Sequence[SegmentedPhoto], *, name: str | None = None
+) -> Evaluation:
+    """Hold a student's masks against the teacher's for objects that `find_objects` returned."""
     return evaluate(student, objects, prompts=("stored", "box"), teacher=teacher, name=name)
 
 
@@ -100,4 +107,4 @@ def _ask(segmenter: Segmenter, photo: Photo, grid: int, most: int) -> SegmentedP
 
 def _scatter(count: int) -> list[int]:
     """Return the points in an order that sees all of the photo early; it is the same for every photo."""
-    return permutation(0, "agreement/points", 0, count).tolist()
+    return [int(number) for number in permutation(0, "agreement/points", 0, count)]

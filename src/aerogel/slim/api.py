@@ -7,22 +7,26 @@ import json
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from aerogel.core.config import from_dict, save_config, to_dict, validate
+from aerogel.core.devices import choose_device
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.core.manifests import Manifest
+from aerogel.core.randomness import permutation
 from aerogel.errors import ConfigError, DataError, compose
 from aerogel.slim.config import SlimConfig
-from aerogel.slim.families.opening import open_model
+from aerogel.slim.families import describe
+from aerogel.slim.families.opening import open_model, read_dtype
 from aerogel.slim.pipeline import Pipeline
 from aerogel.slim.plan import Plan, load_plan
 from aerogel.slim.run_folder import MODEL, PLAN, RECIPE, RESULT, require_run_folder
 from aerogel.slim.sources import Sources
+from aerogel.slim.widths import derive_widths
 from aerogel.zoo.photos import Photos, open_photos
 from aerogel.zoo.pretrained import quiet
 
@@ -88,7 +92,8 @@ def slim(
 
     model: a SAM or SAM-HQ of transformers, as a model, a folder, a hub name, or one that ships. It is not
     changed.
-    images: photos without labels: a folder, files, parquet, or a dataset of the hub; or what `open_photos` gave.
+    images: photos without labels: a folder, files, parquet, or a dataset of the hub; or what `open_photos`
+    gave.
     ratio: the share of embedding and MLP channels that goes; 0.77 leaves 168 of 768.
     config: all settings; ``settings`` are single ones by name, with mappings for those below, such as
     ``heads=3`` or ``align={"epochs": 20}``, and go ahead of it, as do the arguments above.
@@ -160,22 +165,36 @@ def open_sources(
     """Open teacher and photos, every photo decoded once, before any work.
 
     Raises:
-        ConfigError: no model or no photos are named.
+        ConfigError: no model or no photos are named, or a ratio or head count does not fit the model.
         DataError: they cannot be used, or there are too few photos; what was left out is listed.
     """
     for name, what in (("model", "a model"), ("images", "photos")):
         if not getattr(config, name):
             remedy = "name a SAM by folder or hub name" if name == "model" else "name a folder of photos"
             raise ConfigError(compose(what, "none", remedy))
+    choose_device(config.device)
+    teacher = model if isinstance(model, nn.Module) else open_model(config.model)
+    # All photos are about to be decoded, which takes long; what cannot be cut is refused before that.
+    derive_widths(describe(teacher), config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads)
     if isinstance(images, Photos):
-        photos = images
+        photos = _take(images, config.limit, config.seed)
     else:
-        place = config.images if isinstance(images, str | Path) else images
+        place = config.images if images == "" else images
         photos = open_photos(place, limit=config.limit, seed=config.seed, smallest_px=_SMALLEST_PX)
     if not len(photos):
         raise DataError(compose("photos", "none", "name a folder with photos"))
-    teacher = model if isinstance(model, nn.Module) else open_model(config.model)
-    return Sources.split(teacher, photos, config.held_out, config.seed)
+    dtype = None if isinstance(model, nn.Module) else read_dtype(config.model)
+    return Sources.split(teacher, photos, config.held_out, config.seed, dtype)
+
+
+def _take(photos: Photos, limit: int | None, seed: int) -> Photos:
+    """Return a random sample of photos that are open already, in their order."""
+    if limit is None:
+        return photos
+    if len(photos) < limit:
+        raise DataError(compose(f"{limit:,} photos", f"{len(photos):,}", "add photos, or lower limit"))
+    places = sorted(permutation(seed, "limit", 0, len(photos))[:limit].tolist())
+    return replace(photos, numbers=tuple(photos.numbers[place] for place in places))
 
 
 def cache_folder(config: SlimConfig, sources: Sources) -> Path:

@@ -10,16 +10,21 @@ from typing import Any
 import torch
 
 from aerogel.core.files import write_text_atomic
+from aerogel.core.progress import announce
 from aerogel.measure import count_macs, count_parameters
-from aerogel.slim.agreement import measure_agreement
+from aerogel.slim.agreement import compare_masks, find_objects
 from aerogel.slim.config import SlimConfig
 from aerogel.slim.plan import Plan
 from aerogel.slim.run_folder import PLAN
 from aerogel.slim.sources import Sources
+from aerogel.zoo.photos import Photos
 from aerogel.zoo.pretrained import quiet
+from aerogel.zoo.selection import OTHER_FILE
 
 KIND = "slim-model"
 _WEIGHTS = "model.safetensors"
+_MOST_NAMED = 20
+_SCALES = (("G", 1e9), ("M", 1e6), ("k", 1e3), ("", 1))
 _CARD = """---
 library_name: transformers
 pipeline_tag: mask-generation
@@ -53,25 +58,44 @@ def write_model(
     rounded to its dtype.
     """
     wanted = config.dtype
-    dtype = next(sources.teacher.parameters()).dtype if wanted == "auto" else getattr(torch, wanted)
+    dtype = sources.stored_dtype if wanted == "auto" else getattr(torch, wanted)
     saved = copy.deepcopy(student).to(dtype)
     save_segmenter(saved, work)
     plan.save(work / PLAN)
     facts = {
-        "before": weigh(teacher, dtype),
+        "before": weigh(teacher, sources.stored_dtype),
         "after": weigh(student, dtype),
         "file_bytes": (work / _WEIGHTS).stat().st_size,
         "family": sources.channels.family,
         "layout": plan.layout,
         "dtype": str(dtype).removeprefix("torch."),
-        "agreement": {},
+        "photos": _count_photos(sources),
+        "agreement": _compare(saved.to(torch.float32), teacher, sources.held_out),
     }
-    if hasattr(teacher, "mask_decoder"):
-        rounded = saved.to(torch.float32)
-        found = measure_agreement(rounded, teacher, sources.held_out, name="slimmed")
-        facts["agreement"] = found.to_dict(per_object=False)
-    write_text_atomic(work / "README.md", _write_card(config, facts))
+    write_text_atomic(work / "README.md", _write_card(config, facts, type(saved).__name__))
     return facts
+
+
+def _count_photos(sources: Sources) -> dict[str, Any]:
+    left_out = [each for each in sources.photos.skipped if each.reason != OTHER_FILE]
+    return {
+        "aligned": len(sources.photos),
+        "held_out": len(sources.held_out),
+        "left_out_count": len(left_out),
+        "left_out": [{"photo": each.identifier, "reason": each.reason} for each in left_out[:_MOST_NAMED]],
+    }
+
+
+def _compare(student: Any, teacher: Any, photos: Photos) -> dict[str, Any]:
+    """Measure the agreement if there is one: a run that took hours must not fail for want of it."""
+    if not hasattr(teacher, "mask_decoder"):
+        announce("agreement: not measured, for the model has no mask decoder")
+        return {}
+    objects = find_objects(teacher, photos)
+    if not objects:
+        announce("agreement: not measured, for the teacher finds nothing in the photos that were kept back")
+        return {}
+    return compare_masks(student, teacher, objects, name="slimmed").to_dict(per_object=False)
 
 
 def save_segmenter(model: Any, folder: Path) -> None:
@@ -87,7 +111,7 @@ def save_segmenter(model: Any, folder: Path) -> None:
 
 
 def weigh(model: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """Return parameters, bytes in ``dtype`` and multiply-accumulates of one image, encoder and whole model."""
+    """Return parameters, bytes in ``dtype`` and the encoder's multiply-accumulates for one image."""
     encoder = getattr(model, "vision_encoder", model)
     vision = encoder.config
     macs = count_macs(encoder, (1, 3, vision.image_size, vision.image_size))
@@ -106,25 +130,31 @@ def weigh(model: Any, dtype: torch.dtype) -> dict[str, Any]:
     }
 
 
-def _write_card(config: SlimConfig, facts: Mapping[str, Any]) -> str:
+def write_counts(before: float, after: float) -> tuple[str, str]:
+    """Write two counts in the unit that suits the first: G, M, k or none."""
+    unit, scale = next((unit, scale) for unit, scale in _SCALES if before >= scale or scale == 1)
+    one, other = (f"{count / scale:.2f} {unit}".rstrip() for count in (before, after))
+    return one, other
+
+
+def _write_card(config: SlimConfig, facts: Mapping[str, Any], kind: str) -> str:
     before, after = facts["before"], facts["after"]
     rows = [
-        (name, f"{before[key] / scale:.2f} {unit}", f"{after[key] / scale:.2f} {unit}")
-        for name, key, unit, scale in (
-            ("parameters of the encoder", "encoder_parameters", "M", 1e6),
-            ("parameters in all", "parameters", "M", 1e6),
-            ("MACs of the encoder, linear layers and convolutions", "macs", "G", 1e9),
-            ("MACs of the encoder, with attention", "macs_with_attention", "G", 1e9),
+        (name, *write_counts(before[key], after[key]))
+        for name, key in (
+            ("parameters of the encoder", "encoder_parameters"),
+            ("parameters in all", "parameters"),
+            ("MACs of the encoder, linear layers and convolutions", "macs"),
+            ("MACs of the encoder, with attention", "macs_with_attention"),
         )
     ]
     for row in facts["agreement"].get("rows", ()):
         if row["predictor"] == "model" and row["reference"] == "teacher":
             rows.append((f"mIoU, {row['title']}", "1", f"{row['iou']['mean']:.3f}"))
     table = "\n".join(f"| {' | '.join(row)} |" for row in [("", "before", "after"), ("---",) * 3, *rows])
-    loader = "transformers import SamModel" if config.layout == "stock" else "aerogel.slim import open_model"
-    call = "SamModel.from_pretrained" if config.layout == "stock" else "open_model"
-    if config.layout == "stock" and facts["family"] == "sam_hq":
-        loader, call = loader.replace("SamModel", "SamHQModel"), "SamHQModel.from_pretrained"
+    stock = config.layout == "stock"
+    loader = f"transformers import {kind}" if stock else "aerogel.slim import open_model"
+    call = f"{kind}.from_pretrained" if stock else "open_model"
     name = Path(config.model).name or "model"
     return _CARD.format(
         base=config.model,

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from aerogel.core.config import config
+from aerogel.core.registry import nearest
+from aerogel.slim.criteria import CRITERIA
 from aerogel.slim.plan import Layout
 from aerogel.slim.planning import Ranking
 from aerogel.slim.ranking import NORMALIZERS, Normalizer
@@ -21,10 +23,10 @@ Weighting = Literal["paper", "constant", "dynamic"]
 class ScoreConfig:
     """Set how channels are ranked.
 
-    ``criterion`` is one of `score_channels`; of the photos, ``photos`` are looked at, with ``draws`` of noise
-    each. ``ranking`` "local" gives every block the same widths; with "mlp" the blocks' MLPs compete for channels,
-    with "global" their head dimensions too, compared by ``normalizer``. ``rescore`` ranks the MLPs
-    anew once the heads are cut, which the published code does not.
+    ``criterion`` is one of `score_channels`; of the photos, ``photos`` are looked at, with ``draws`` of
+    noise each. ``ranking`` "local" gives every block the same widths; with "mlp" the blocks' MLPs compete
+    for channels, with "global" their head dimensions too, compared by ``normalizer``. ``rescore`` ranks the
+    MLPs anew once the heads are cut, which the published code does not.
     """
 
     criterion: str = "channel-fisher"
@@ -41,6 +43,11 @@ class ScoreConfig:
             for name in ("photos", "draws")
             if getattr(self, name) < 1
         ]
+        if self.criterion not in CRITERIA.names():
+            close = nearest(self.criterion, CRITERIA.names())
+            hint = f"; did you mean {close!r}?" if close else ""
+            known = ", ".join(CRITERIA.names())
+            mistakes.append(f"criterion: expected one of {known}; got {self.criterion!r}{hint}")
         if self.normalizer not in NORMALIZERS:
             mistakes.append(f"normalizer: expected one of {', '.join(NORMALIZERS)}; got {self.normalizer!r}")
         return mistakes
@@ -128,7 +135,7 @@ class SlimConfig:
     are taken (None: all) and ``held_out`` kept back, to compare the slim model with its teacher on.
     ``ratio`` is the share of embedding and MLP channels that goes, ``mlp_ratio`` another one for the MLPs,
     ``heads`` how many heads stay (None: all). ``method`` "alternate" prunes and aligns twice, as published;
-    "one-step" prunes once and aligns to the final embedding for as long. ``start`` "random" forgets the
+    "one-step" prunes once and aligns to the final embedding. ``start`` "random" forgets the
     weights of the encoder after cutting: the baseline that shows what they are worth. ``dtype`` is that of
     the saved model; "auto" the teacher's.
     """

@@ -61,7 +61,7 @@ def draft_plan(
         raise FolderExistsError(
             compose(f"nothing at {path}", "a file", "choose another name (--out), or --overwrite")
         )
-    teacher, score = sources.teacher.to(device), config.score
+    teacher, score = sources.place_teacher(device), config.score
     widths = derive_widths(sources.channels, config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads)
     scores = score_channels(
         teacher,

@@ -1,4 +1,4 @@
-"""What a slimming shows of itself: masks before and after on photos that were kept back, and the time they take."""
+"""What a slimming shows of itself: masks before and after on photos that were kept back, and their time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aerogel.core.files import write_bytes_atomic
 from aerogel.measure import measure_latency
 from aerogel.slim.agreement import find_objects
 from aerogel.slim.canvas import Canvas
-from aerogel.slim.segmenter import Segmenter
+from aerogel.slim.segmenter import Segmenter, evaluating
 from aerogel.zoo.objects import SegmentedPhoto
 from aerogel.zoo.photos import Photo
 
@@ -32,7 +32,7 @@ def write_exhibits(student: Any, teacher: Any, photos: Iterable[Photo], work: Pa
     """Write the masks of both models on some photos as JPEG files; return their names and both latencies.
 
     The masks are for the same points, those at which the teacher found something. Latencies are of one image
-    through the encoder, one thread.
+    through the encoder, one thread on a CPU.
     """
     files: list[dict[str, str]] = []
     if hasattr(teacher, "mask_decoder"):
@@ -61,7 +61,7 @@ def draw_masks(photo: SegmentedPhoto, model: Any) -> NDArray[np.uint8]:
         away = (rows - y) ** 2 + (columns - x) ** 2
         picture[away <= (radius + 1.5) ** 2] = 255.0
         picture[away <= radius**2] = 0.5 * colour
-    return picture.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(picture.round().clip(0, 255), dtype=np.uint8)
 
 
 def time_encoder(model: Any) -> Any:
@@ -72,7 +72,7 @@ def time_encoder(model: Any) -> Any:
     pixels = torch.zeros(1, 3, side, side, device=first.device, dtype=first.dtype)
 
     def act() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), evaluating(encoder):
             encoder(pixels)
 
     return measure_latency(act, name="encoder", warmup=1, repeats=5, device=str(first.device))

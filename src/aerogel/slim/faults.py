@@ -1,4 +1,4 @@
-"""Put back, one by one, what the published code does wrong, or forget all: only to measure what it is worth."""
+"""Put back, one by one, what the published code does wrong, or forget all: to measure what it is worth."""
 
 from __future__ import annotations
 

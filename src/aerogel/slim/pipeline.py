@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -22,7 +22,7 @@ from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
-from aerogel.slim.alignment import align
+from aerogel.slim.alignment import AlignState, align
 from aerogel.slim.archive import KIND, write_model
 from aerogel.slim.channels import Kind
 from aerogel.slim.checkpoint import read_epochs
@@ -36,7 +36,7 @@ from aerogel.slim.lesson import Lesson
 from aerogel.slim.lesson import Phase as Lessons
 from aerogel.slim.plan import Plan, identity_plan, load_plan
 from aerogel.slim.planning import make_plan
-from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, TIMINGS, WEIGHTS
+from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, TIMINGS, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
 from aerogel.slim.surgery import apply_plan
 from aerogel.slim.widths import Widths, derive_widths
@@ -72,9 +72,9 @@ PHASES: dict[str, tuple[Phase, ...]] = {
 
 
 class Pipeline:
-    """Slim the teacher of ``sources`` into ``out``, stage by stage; finished stages are opened, cut ones go on.
+    """Slim the teacher of ``sources`` into ``out``, stage by stage.
 
-    The teacher is not changed.
+    Finished stages are opened, interrupted ones go on. The teacher is not changed.
     """
 
     def __init__(
@@ -91,6 +91,7 @@ class Pipeline:
         Raises:
             ConfigError: a ratio leaves no channel, or a head count does not fit.
             MismatchError: the model cannot take the layout.
+            FolderConflictError: ``out`` holds what another method made, and ``overwrite`` is off.
         """
         self.config, self.sources, self.out = config, sources, out
         self.overwrite, self.command = overwrite, command
@@ -105,17 +106,15 @@ class Pipeline:
         if not config.score.rescore:
             phases = tuple(replace(each, rounds=(sum(each.rounds, ()),)) for each in phases)
         self.phases = phases
+        if not overwrite:
+            require_method(out, [phase.align_stage for phase in phases], config.method)
         self._done: dict[str, Manifest] = {}
         self._models: dict[int, Any] = {}
 
     @cached_property
     def teacher(self) -> Any:
         """Return the teacher, or a copy of it where it is elsewhere or not in float32."""
-        teacher = self.sources.teacher
-        first = next(teacher.parameters())
-        if first.dtype == torch.float32 and first.device == torch.device(self.device):
-            return teacher
-        return copy.deepcopy(teacher).to(self.device, torch.float32)
+        return self.sources.place_teacher(self.device)
 
     def slim(self, phases: int | None = None) -> Any:
         """Return the model after the first ``phases``, by default after all; the teacher is after none."""
@@ -166,7 +165,8 @@ class Pipeline:
         model = self.slim(number)
 
         def build(work: Path) -> Mapping[str, Any]:
-            whole, scores = identity_plan(describe(model)), {}
+            whole = identity_plan(describe(model))
+            scores: dict[str, Tensor] = {}
             for place, kinds in enumerate(phase.rounds):
                 # What a round cut is gone before the next is scored, which the published code does not do.
                 cut = self._cut(model, whole)
@@ -214,8 +214,10 @@ class Pipeline:
                 student, lesson, self.sources.photos, config.align, seed=seed, device=self.device, work=work
             )
             steps = config.align.epochs * -(-len(self.sources.photos) // config.align.batch_size)
-            for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
-                pass
+            # Closed at once, also after an error: until then the loop has its hooks and modes on the models.
+            with closing(cast("Generator[AlignState, None, None]", run)):
+                for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
+                    pass
             trained = {
                 name: value.detach().cpu().contiguous()
                 for name, value in student.state_dict().items()
@@ -265,16 +267,23 @@ class Pipeline:
         inputs: Mapping[str, str],
         build: Callable[[Path], Mapping[str, Any]],
     ) -> Manifest:
-        """Run one stage once and note how long it took, added up over interruptions, in ``timings.json``."""
-        if name not in self._done:
+        """Run one stage once and note its time, added up where a checkpoint was gone on from."""
+
+        def act(work: Path) -> Mapping[str, Any]:
             begin = time.monotonic()
+            begun = CHECKPOINT_NAME in os.listdir(work) and any((work / CHECKPOINT_NAME).iterdir())
+            try:
+                return build(work)
+            finally:
+                self._note_time(name, time.monotonic() - begin, more=begun)
+
+        if name not in self._done:
             stage = Stage(self.out / name, kind, settings, inputs, self.config.seed, self.command)
-            self._done[name] = run_stage(stage, build, overwrite=self.overwrite)
-            self._note_time(name, time.monotonic() - begin)
+            self._done[name] = run_stage(stage, act, overwrite=self.overwrite)
         return self._done[name]
 
-    def _note_time(self, name: str, seconds: float) -> None:
+    def _note_time(self, name: str, seconds: float, *, more: bool) -> None:
         path = self.out / TIMINGS
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        known[name] = round(known.get(name, 0.0) + seconds, 3)
+        known[name] = round((known.get(name, 0.0) if more else 0.0) + seconds, 3)
         write_text_atomic(path, json.dumps(known, indent=2, sort_keys=True) + "\n")

@@ -27,12 +27,12 @@ def make_plan(
 ) -> Plan:
     """Return the plan that keeps the channels of the highest ``scores``.
 
-    ``scores`` maps a group's name to a score for each of its channels, 0 or more; groups that stay whole need
-    none. The residual stream has one group, whose channels are chosen one by one. "local" ranking gives every
-    block the same widths; with "global" the blocks compete for blocks times width channels, MLP channels in
-    multiples of the number of heads, compared by ``normalizer``, and no block keeps more than
-    ``head_dim_limit`` dimensions of a head; with "mlp" they compete for MLP channels alone. Without a ``layout`` it is "stock" where the widths allow it.
-    (Section 3.2 of arXiv 2312.05284.)
+    ``scores`` maps a group's name to a score for each of its channels, 0 or more; groups that stay whole
+    need none. The residual stream has one group, whose channels are chosen one by one. "local" ranking
+    gives every block the same widths; with "global" the blocks compete for blocks times width channels, MLP
+    channels in multiples of the number of heads, compared by ``normalizer``, and no block keeps more than
+    ``head_dim_limit`` dimensions of a head; with "mlp" they compete for MLP channels alone. Without a
+    ``layout`` it is "stock" where the widths allow it. (Section 3.2 of arXiv 2312.05284.)
 
     Raises:
         ConfigError: the widths do not fit the model or the layout.

@@ -1,10 +1,12 @@
-"""The folder of a slimming: the stages' folders, which guard themselves, and a few loose files beside them."""
+"""The folder of a slimming: the stages' folders, which guard themselves, and a few loose files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from aerogel.errors import FolderExistsError, compose
+from aerogel.core.manifests import MANIFEST_NAME, read_manifest
+from aerogel.errors import FolderConflictError, FolderExistsError, compose
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
@@ -37,5 +39,27 @@ def require_run_folder(folder: Path) -> None:
                 f"an empty folder or one of an earlier slimming at {folder}",
                 f"files that no run wrote: {', '.join(foreign)}" if foreign else "a file",
                 "choose another folder (--out)",
+            )
+        )
+
+
+def require_method(folder: Path, stages: Sequence[str], method: str) -> None:
+    """Check that a finished model in ``folder`` comes from these stages of aligning.
+
+    The stages of another method have other names, so they would not be in the way before all work was done.
+
+    Raises:
+        FolderConflictError: it comes from others.
+        IntegrityError: its manifest is damaged.
+    """
+    if not (folder / MODEL / MANIFEST_NAME).is_file():
+        return
+    inputs = read_manifest(folder / MODEL).facts.get("inputs", {})
+    if not set(stages) <= set(inputs):
+        raise FolderConflictError(
+            compose(
+                f"a folder made by the method {method} at {folder}",
+                "a finished slimming by another method",
+                "use the same method, choose another folder, or allow overwriting it",
             )
         )

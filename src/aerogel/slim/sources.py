@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from aerogel.core.randomness import permutation
@@ -23,14 +25,20 @@ from aerogel.zoo.photos import Photos
 
 @dataclass(frozen=True)
 class Sources:
-    """Hold the teacher, which is never changed, and its photos: most to align with, some kept back."""
+    """Hold the teacher, which is never changed, and its photos: most to align with, some kept back.
+
+    ``dtype`` is the type that the teacher is stored in, None for that of its weights.
+    """
 
     teacher: Any
     photos: Photos
     held_out: Photos
+    dtype: torch.dtype | None = None
 
     @classmethod
-    def split(cls, teacher: nn.Module, photos: Photos, held_out: int, seed: int) -> Sources:
+    def split(
+        cls, teacher: nn.Module, photos: Photos, held_out: int, seed: int, dtype: torch.dtype | None = None
+    ) -> Sources:
         """Keep some photos back, at random.
 
         Raises:
@@ -41,22 +49,35 @@ class Sources:
             raise DataError(
                 compose(
                     f"more than {held_out} photos, the number that is held out",
-                    f"{len(photos)}",
+                    f"{len(photos)} in {photos.name}",
                     "add photos, or lower held_out",
                 )
             )
         order = permutation(seed, "held-out", 0, len(photos))
         kept_back = set(order[:held_out].tolist())
-        parts = [
+        rest, aside = (
             replace(
                 photos,
                 numbers=tuple(
-                    number for place, number in enumerate(photos.numbers) if (place in kept_back) == aside
+                    number for place, number in enumerate(photos.numbers) if (place in kept_back) == wanted
                 ),
             )
-            for aside in (False, True)
-        ]
-        return cls(teacher, *parts)
+            for wanted in (False, True)
+        )
+        return cls(teacher, rest, aside, dtype)
+
+    @property
+    def stored_dtype(self) -> torch.dtype:
+        """Return the type that the teacher is stored in."""
+        first: Tensor = next(self.teacher.parameters())
+        return self.dtype or first.dtype
+
+    def place_teacher(self, device: str) -> Any:
+        """Return the teacher in float32 on a device: a copy, where it is elsewhere or of another type."""
+        parameters = list(self.teacher.parameters())
+        if all(each.dtype == torch.float32 and each.device == torch.device(device) for each in parameters):
+            return self.teacher
+        return copy.deepcopy(self.teacher).to(device, torch.float32)
 
     @cached_property
     def channels(self) -> Channels:

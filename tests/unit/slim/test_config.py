@@ -9,7 +9,7 @@ import pytest
 
 from aerogel.core.config import load_config, save_config, validate
 from aerogel.errors import ConfigError
-from aerogel.slim.config import AlignConfig
+from aerogel.slim.config import AlignConfig, ScoreConfig, SlimConfig, SurgeryConfig
 
 
 def test_settings_survive_being_written(tmp_path: Path) -> None:
@@ -37,3 +37,75 @@ def test_values_that_do_not_exist_are_refused() -> None:
     with pytest.raises(ConfigError, match="adamw"):
         validate(AlignConfig(weight_decay=0.1))
     validate(AlignConfig(weight_decay=0.1, optimiser="adamw"))
+
+
+def test_a_whole_slimming_survives_being_written(tmp_path: Path) -> None:
+    config = SlimConfig(
+        model="a/b",
+        images="photos",
+        limit=100,
+        ratio=0.77,
+        mlp_ratio=0.5,
+        heads=3,
+        layout="flex",
+        score=ScoreConfig(criterion="taylor", ranking="mlp", rescore=False),
+        surgery=SurgeryConfig(positions=False),
+        align=AlignConfig(epochs=3),
+        dtype="bfloat16",
+    )
+    save_config(config, tmp_path / "recipe.yaml")
+    assert load_config(SlimConfig, tmp_path / "recipe.yaml") == config
+    assert validate(SlimConfig()) == SlimConfig()
+
+
+@pytest.mark.parametrize("name", ["channel-fisher", "disturbed-taylor", "taylor", "magnitude", "random"])
+def test_every_criterion_is_known(name: str) -> None:
+    validate(ScoreConfig(criterion=name))
+
+
+def test_an_unknown_criterion_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(ConfigError, match=r"one of channel-fisher, .*did you mean 'magnitude'"):
+        validate(ScoreConfig(criterion="magnitudes"))
+    with pytest.raises(ConfigError, match="normalizer"):
+        validate(ScoreConfig(normalizer="median"))  # type: ignore[arg-type]
+
+
+def test_mistakes_of_all_parts_are_listed_at_once() -> None:
+    wrong = SlimConfig(
+        ratio=1.0,
+        mlp_ratio=-0.5,
+        limit=1,
+        heads=0,
+        held_out=0,
+        score=ScoreConfig(photos=0, draws=0),
+        align=AlignConfig(epochs=0),
+        start="random",
+    )
+    with pytest.raises(ConfigError) as caught:
+        validate(wrong)
+    for told in (
+        "ratio: expected a share",
+        "mlp_ratio: expected a share",
+        "limit: expected 2 or more",
+        "heads: expected 1 or more",
+        "held_out: expected 1 or more",
+        "score: photos: expected 1 or more",
+        "score: draws: expected 1 or more",
+        "align: epochs: expected a number above 0",
+        "start: expected random with the method one-step only",
+    ):
+        assert f"- {told}" in str(caught.value), told
+
+
+def test_what_is_kept_back_must_leave_photos_to_learn_from() -> None:
+    with pytest.raises(ConfigError, match=r"held_out: expected fewer than limit \(16\); got 16"):
+        validate(SlimConfig(limit=16))
+    validate(SlimConfig(limit=17))
+
+
+@pytest.mark.parametrize("ranking", ["mlp", "global"])
+def test_blocks_that_compete_need_the_flex_layout(ranking: str) -> None:
+    score = ScoreConfig(ranking=ranking)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=f"expected local for the stock layout.*got {ranking}"):
+        validate(SlimConfig(score=score))
+    validate(SlimConfig(score=score, layout="flex"))

@@ -106,3 +106,17 @@ def test_widths_must_fit(channels: Channels) -> None:
         make_plan(channels, scores, Widths(embedding=25))
     with pytest.raises(ConfigError, match="at least 4 MLP channels"):
         make_plan(channels, scores, Widths(mlp=3), ranking="global")
+
+
+def test_only_mlps_compete_where_that_is_asked_for(channels: Channels) -> None:
+    scores = draw_scores(channels)
+    plan = make_plan(channels, scores, derive_widths(channels, 0.5), ranking="mlp")
+    mlp = [plan.widths[f"blocks.{i}.mlp"] for i in range(3)]
+    assert plan.layout == "flex" and sum(mlp) == 60 and len(set(mlp)) > 1
+    assert all(width % 4 == 0 for width in mlp)
+    assert {plan.widths[f"blocks.{i}.head_dims"] for i in range(3)} == {3}
+    local = make_plan(channels, scores, derive_widths(channels, 0.5))
+    for name in ("embedding", "blocks.0.head_dims", "blocks.2.head_dims"):
+        assert plan.kept[name] == local.kept[name]
+    with pytest.raises(ConfigError, match="layout"):
+        make_plan(channels, scores, derive_widths(channels, 0.5), ranking="mlp", layout="stock")

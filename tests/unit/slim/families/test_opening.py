@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from aerogel.errors import AerogelError, DataError, UnknownNameError
 from aerogel.slim import apply_plan
-from aerogel.slim.families.opening import open_model
+from aerogel.slim.families.opening import open_model, read_dtype
 from tests.unit.slim.families.tiny_mobile_sam import make_model
 from tests.unit.slim.tiny import build, draw_plan, embed, pixels
 
@@ -75,3 +76,57 @@ def test_a_pickle_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b"x")
     with pytest.raises(DataError, match="safetensors"):
         open_model(path)
+
+
+@pytest.mark.parametrize("family", ["sam", "sam_hq"])
+@pytest.mark.parametrize("layout", ["stock", "flex"])
+@pytest.mark.parametrize("bare", [False, True])
+def test_an_encoder_alone_opens_as_it_was(tmp_path: Path, family: str, layout: str, bare: bool) -> None:
+    whole = build(family, dtype=torch.float32)
+    model = whole.vision_encoder
+    if not bare:
+        model = load_class(f"{type(whole).__name__.removesuffix('Model')}VisionModel")(model.config)
+        model.vision_encoder.load_state_dict(whole.vision_encoder.state_dict())
+    if layout == "flex":
+        model = apply_plan(model, draw_plan(model, {"embedding": 12, "mlp": 9, "blocks.0.mlp": 7}))
+    model.save_pretrained(tmp_path)
+    opened = open_model(tmp_path)
+    assert type(opened) is type(model) and not opened.training
+    assert torch.equal(embed(opened, pixels(torch.float32)), embed(model.eval(), pixels(torch.float32)))
+
+
+def load_class(name: str) -> Any:
+    from importlib import import_module
+
+    folder = "sam_hq" if "HQ" in name else "sam"
+    return getattr(import_module(f"transformers.models.{folder}.modeling_{folder}"), name)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "./nowhere", "no/such/folder", "~/sam", ""])
+def test_what_is_neither_there_nor_a_hub_name_is_refused_at_once(name: str) -> None:
+    with pytest.raises(DataError, match=r"which does not exist.*one slash"):
+        open_model(name)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_type_of_the_file_is_known(tmp_path: Path, dtype: torch.dtype) -> None:
+    build(dtype=dtype).save_pretrained(tmp_path)
+    assert read_dtype(tmp_path) is dtype
+
+
+@pytest.mark.parametrize(("stored", "found"), [("float16", torch.float16), ("int8", None), ("no", None)])
+def test_an_older_config_may_say_the_type_and_none_has_to(
+    tmp_path: Path, stored: str, found: torch.dtype | None
+) -> None:
+    config = {"model_type": "sam", "torch_dtype": stored}
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert read_dtype(tmp_path) is found
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "sam"}), encoding="utf-8")
+    assert read_dtype(tmp_path) is None
+
+
+def test_a_checkpoint_does_not_say_its_type_and_what_does_not_ship_has_none(tmp_path: Path) -> None:
+    (tmp_path / "mobile.safetensors").write_bytes(b"x")
+    assert read_dtype(tmp_path / "mobile.safetensors") is None
+    with pytest.raises(UnknownNameError):
+        read_dtype("aerogel/sam-gigantic")
