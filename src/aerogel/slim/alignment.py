@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,7 +112,7 @@ def align(
     work: Path,
     cache: Path | None = None,
     save_steps: int | None = None,
-) -> Iterator[AlignState]:
+) -> Generator[AlignState, None, None]:
     """Train the image encoder of ``student`` in place; yield after every optimiser step.
 
     Prompt encoder and decoder are left as they are. Models are moved to ``device``; teachers stay as they

@@ -101,6 +101,8 @@ def slim(
     where it was when the same call is made again.
     overwrite: replace stages that other settings made there.
 
+    Under ``accelerate launch`` or ``torchrun`` the aligning is shared among the processes.
+
     Implements SlimSAM (arXiv 2312.05284): alternate pruning and aligning.
 
     Raises:
@@ -120,6 +122,8 @@ def slim(
     with quiet():
         slimmed = open_model(folder / MODEL)
     result = Slimmed(config, folder, slimmed, load_plan(folder / MODEL / PLAN), manifest)
+    if not pipeline.leads:
+        return result
     save_config(config, folder / RECIPE)
     write_text_atomic(folder / RESULT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
     return result

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aerogel.errors import MismatchError, MissingDependencyError, compose
+
+_PATIENCE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,16 @@ class Crew:
                 total[name] = total.get(name, 0.0) + value
         return total
 
+    def tell(self, word: Any) -> Any:
+        """Return, in every process, what the first one passes; the others wait for it."""
+        if self.size == 1:
+            return word
+        from accelerate.utils import broadcast_object_list
+
+        box = [word]
+        broadcast_object_list(box, from_process=0)
+        return box[0]
+
     def require_agreement(self, identity: str) -> None:
         """Check that all processes pass the same text.
 
@@ -92,5 +106,6 @@ def join_crew(device: str) -> Crew:
         raise MissingDependencyError(
             compose("accelerate, to train with", "no such package", remedy)
         ) from missing
-    state = PartialState(cpu=device == "cpu")
+    # The others wait for hours where the first ranks channels alone; a dead one is the launcher's to notice.
+    state = PartialState(cpu=device == "cpu", timeout=_PATIENCE)
     return Crew(int(state.num_processes), int(state.process_index))

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from aerogel.core.config import to_dict
 from aerogel.core.devices import choose_device
-from aerogel.core.folders import write_bytes_atomic, write_text_atomic
+from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
-from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
-from aerogel.slim.alignment import AlignState, align
+from aerogel.core.stages import CHECKPOINT_NAME
+from aerogel.slim.alignment import align
 from aerogel.slim.archive import KIND, write_model
 from aerogel.slim.channels import Kind
 from aerogel.slim.checkpoint import read_epochs
 from aerogel.slim.config import SlimConfig
+from aerogel.slim.crew import join_crew
 from aerogel.slim.exhibits import KIND as EXHIBITS_KIND
 from aerogel.slim.exhibits import write_exhibits
 from aerogel.slim.families import describe, find_family
@@ -36,8 +34,9 @@ from aerogel.slim.lesson import Lesson
 from aerogel.slim.lesson import Phase as Lessons
 from aerogel.slim.plan import Plan, identity_plan, load_plan
 from aerogel.slim.planning import make_plan
-from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, TIMINGS, WEIGHTS, require_method
+from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
+from aerogel.slim.staging import Staging
 from aerogel.slim.surgery import apply_plan
 from aerogel.slim.widths import Widths, derive_widths
 
@@ -74,7 +73,8 @@ PHASES: dict[str, tuple[Phase, ...]] = {
 class Pipeline:
     """Slim the teacher of ``sources`` into ``out``, stage by stage.
 
-    Finished stages are opened, interrupted ones go on. The teacher is not changed.
+    Finished stages are opened, interrupted ones go on. The teacher is not changed. Where accelerate started
+    several processes, each makes the same calls; the aligning is shared, the rest is the first one's.
     """
 
     def __init__(
@@ -94,7 +94,6 @@ class Pipeline:
             FolderConflictError: ``out`` holds what another method made, and ``overwrite`` is off.
         """
         self.config, self.sources, self.out = config, sources, out
-        self.overwrite, self.command = overwrite, command
         self.widths = derive_widths(
             sources.channels, config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads
         )
@@ -108,8 +107,14 @@ class Pipeline:
         self.phases = phases
         if not overwrite:
             require_method(out, [phase.align_stage for phase in phases], config.method)
-        self._done: dict[str, Manifest] = {}
+        crew = join_crew(self.device)
+        self._staging = Staging(out, config.seed, overwrite, command, crew)
         self._models: dict[int, Any] = {}
+
+    @property
+    def leads(self) -> bool:
+        """Tell whether this process writes what the run leaves behind; of several, only the first does."""
+        return self._staging.crew.rank == 0
 
     @cached_property
     def teacher(self) -> Any:
@@ -142,13 +147,13 @@ class Pipeline:
         settings = {"dtype": self.config.dtype, "layout": self.config.layout}
         inputs = {
             **self.sources.digests,
-            **{phase.align_stage: self._done[phase.align_stage].digest for phase in self.phases},
+            **{phase.align_stage: self._staging.done[phase.align_stage].digest for phase in self.phases},
         }
 
         def build(work: Path) -> Mapping[str, Any]:
             return write_model(student, self.teacher, plan, self.sources, self.config, work)
 
-        return self._run(MODEL, KIND, settings, inputs, build)
+        return self._staging.run(MODEL, KIND, settings, inputs, build)
 
     def exhibit(self) -> Manifest:
         """Draw the masks before and after on photos that were kept back, and time both encoders."""
@@ -157,7 +162,7 @@ class Pipeline:
         def build(work: Path) -> Mapping[str, Any]:
             return write_exhibits(self.slim(), self.teacher, self.sources.held_out, work)
 
-        return self._run(EXHIBITS, EXHIBITS_KIND, {}, inputs, build)
+        return self._staging.run(EXHIBITS, EXHIBITS_KIND, {}, inputs, build)
 
     def _plan(self, number: int) -> Plan:
         """Choose the channels that a phase keeps, by scores of the model that it begins with."""
@@ -195,7 +200,7 @@ class Pipeline:
             "layout": config.layout,
             "rounds": phase.rounds,
         }
-        self._run(phase.plan_stage, "slim-plan", settings, self._inputs(number), build)
+        self._staging.run(phase.plan_stage, "slim-plan", settings, self._inputs(number), build)
         return load_plan(self.out / phase.plan_stage / PLAN)
 
     def _align(self, number: int) -> Any:
@@ -215,7 +220,7 @@ class Pipeline:
             )
             steps = config.align.epochs * -(-len(self.sources.photos) // config.align.batch_size)
             # Closed at once, also after an error: until then the loop has its hooks and modes on the models.
-            with closing(cast("Generator[AlignState, None, None]", run)):
+            with closing(run):
                 for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
                     pass
             trained = {
@@ -223,7 +228,8 @@ class Pipeline:
                 for name, value in student.state_dict().items()
                 if name.startswith(prefix)
             }
-            write_bytes_atomic(work / WEIGHTS, save(trained))
+            if self.leads:
+                write_bytes_atomic(work / WEIGHTS, save(trained))
             return {"losses": read_epochs(work / CHECKPOINT_NAME)}
 
         settings = {
@@ -232,8 +238,8 @@ class Pipeline:
             "start": config.start,
             "lesson": phase.lesson,
         }
-        inputs = {**self._inputs(number), "plan": self._done[phase.plan_stage].digest}
-        self._run(phase.align_stage, "slim-weights", settings, inputs, build)
+        inputs = {**self._inputs(number), "plan": self._staging.done[phase.plan_stage].digest}
+        self._staging.run(phase.align_stage, "slim-weights", settings, inputs, build, together=True)
         student.load_state_dict(load_file(self.out / phase.align_stage / WEIGHTS), strict=False)
         return student.eval()
 
@@ -257,33 +263,7 @@ class Pipeline:
     def _inputs(self, number: int) -> dict[str, str]:
         if number == 0:
             return dict(self.sources.digests)
-        return {**self.sources.digests, "model": self._done[self.phases[number - 1].align_stage].digest}
-
-    def _run(
-        self,
-        name: str,
-        kind: str,
-        settings: Mapping[str, Any],
-        inputs: Mapping[str, str],
-        build: Callable[[Path], Mapping[str, Any]],
-    ) -> Manifest:
-        """Run one stage once and note its time, added up where a checkpoint was gone on from."""
-
-        def act(work: Path) -> Mapping[str, Any]:
-            begin = time.monotonic()
-            begun = CHECKPOINT_NAME in os.listdir(work) and any((work / CHECKPOINT_NAME).iterdir())
-            try:
-                return build(work)
-            finally:
-                self._note_time(name, time.monotonic() - begin, more=begun)
-
-        if name not in self._done:
-            stage = Stage(self.out / name, kind, settings, inputs, self.config.seed, self.command)
-            self._done[name] = run_stage(stage, act, overwrite=self.overwrite)
-        return self._done[name]
-
-    def _note_time(self, name: str, seconds: float, *, more: bool) -> None:
-        path = self.out / TIMINGS
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        known[name] = round((known.get(name, 0.0) if more else 0.0) + seconds, 3)
-        write_text_atomic(path, json.dumps(known, indent=2, sort_keys=True) + "\n")
+        return {
+            **self.sources.digests,
+            "model": self._staging.done[self.phases[number - 1].align_stage].digest,
+        }
