@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/condense.md", "docs/parallel.md")
+PAGES = ("README.md", "docs/condense.md", "docs/parallel.md", "docs/slim.md")
 NAMES = {
     "hard": "hard labels",
     "one_per_image": "one soft label per image",
@@ -150,12 +150,74 @@ def _write_likeness(row: dict[str, Any]) -> str:
     return f"{likeness} | {row['recognised']:.3f} | {row['frechet_distance']:.2f}"
 
 
+SHAPES = {"sam_b": "SAM-B", "r50": "ratio 0.5", "r77": "ratio 0.77"}
+
+
+def tabulate_shapes(found: dict[str, Any]) -> str:
+    """Return widths, parameters and operations of SAM-B's encoder at each ratio."""
+    lines = [
+        "| | channels, MLP | parameters | GMACs, linear and convolution | GMACs with attention |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, label in SHAPES.items():
+        each = found["figures"][name]
+        lines.append(
+            f"| {label} | {each['hidden_size']}, {each['mlp_dim']} | {each['encoder_parameters']:,} "
+            f"| {each['gmacs_linear']:.1f} | {each['gmacs_with_attention']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+SEGMENTERS = {"mobile_sam": "MobileSAM", "sam_small": "sam-small", "sam_nano": "`aerogel/sam-nano`"}
+PROMPTS = {"one point": "point", "centre point": "centre", "box": "box"}
+
+
+def tabulate_segmenters(found: dict[str, Any]) -> str:
+    """Return mIoU of each segmenter by prompt, and what is kept of MobileSAM's."""
+    heads = " | ".join(f"{title} | kept" for title in PROMPTS)
+    lines = [f"| | {heads} |", "|---|" + "---:|" * (2 * len(PROMPTS))]
+    for name, each in found["figures"].items():
+        rows = {row["prompt"]: row for row in each["rows"] if row["predictor"] == "model"}
+        cells = []
+        for title, prompt in PROMPTS.items():
+            kept = each["kept"][title]
+            cells += [_write_percent(rows[prompt]["iou"]["by_object"]), f"{100 * kept['value']:.1f} %"]
+        lines.append(f"| {SEGMENTERS[name]} | {' | '.join(cells)} |")
+    each = next(iter(found["figures"].values()))
+    control = next(row for row in each["rows"] if row["predictor"] == "filled box")
+    filled = _write_percent(control["iou"]["by_object"])
+    lines.append(f"| filled box, no model | {' | ' * (2 * len(PROMPTS) - 2)}{filled} | |")
+    return "\n".join(lines)
+
+
+def _write_percent(interval: dict[str, float]) -> str:
+    return f"{100 * interval['value']:.1f} ({100 * interval['low']:.1f} to {100 * interval['high']:.1f})"
+
+
+KINDS = {"embedding": "residual stream", "head_dims": "dimensions of heads", "mlp": "MLP channels"}
+
+
+def tabulate_criteria(found: dict[str, Any]) -> str:
+    """Return the rank correlation of each criterion with the damage of single channels."""
+    lines = [f"| criterion | {' | '.join(KINDS.values())} | seconds |", "|---|" + "---:|" * 4]
+    for name, each in found["figures"].items():
+        cells = [
+            f"{each[kind]['spearman']:.3f} ({each[kind]['low']:.3f} to {each[kind]['high']:.3f})"
+            for kind in KINDS
+        ]
+        lines.append(f"| `{name}` | {' | '.join(cells)} | {each['seconds']:.0f} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "condense-fashion-mnist": tabulate_fashion,
     "parallel-plan": tabulate_plan,
     "parallel-exact": tabulate_exact,
     "parallel-speed": tabulate_speed,
     "parallel-fidelity": tabulate_fidelity,
+    "slim-shapes": tabulate_shapes,
+    "slim-zoo": tabulate_segmenters,
+    "slim-criteria": tabulate_criteria,
 }
 
 

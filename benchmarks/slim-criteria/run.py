@@ -107,6 +107,7 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=120, help="of each kind")
     parser.add_argument("--photos", type=int, default=8, help="that damage is measured on")
     parser.add_argument("--score-photos", type=int, default=64)
+    parser.add_argument("--draws", type=int, default=4, help="of noise for each photo")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = open_model(arguments.model)
@@ -126,7 +127,7 @@ def main() -> None:
     figures: dict[str, Any] = {}
     for criterion in CRITERIA:
         begun = time.perf_counter()
-        scores = score_channels(model, scored, criterion, seed=0, kinds=KINDS)
+        scores = score_channels(model, scored, criterion, seed=0, draws=arguments.draws, kinds=KINDS)
         figures[criterion] = {
             **judge(scores, drawn, damage),
             "seconds": round(time.perf_counter() - begun, 1),
@@ -135,7 +136,7 @@ def main() -> None:
     result = {
         "figures": figures,
         "channels": {kind: len(each) for kind, each in drawn.items()},
-        "photos": {"damage": len(shown), "scores": len(scored)},
+        "photos": {"damage": len(shown), "scores": len(scored), "draws": arguments.draws},
         "environment": environment(),
     }
     write_text_atomic(HERE / "results.json", json.dumps(result, indent=2) + "\n")

@@ -3,9 +3,9 @@
     python benchmarks/slim-memory/run.py [--photos 3] [--threads 2]
 
 A SAM-B with random weights is slimmed by the command line, `aerogel slim`, at ratio 0.77 on a few of the
-shipped photos: every stage runs, with as few steps as there are photos. The figure is the highest resident memory of the
-process, model and photos included, in GiB; the bar is 8. Writes results.json beside this file and ends its
-output with that JSON on one line.
+shipped photos: every stage runs, with as few steps as there are photos. The figure is the highest resident
+memory of the process, model and photos included, in GiB; the bar is 8. Writes results.json beside this file
+and ends its output with that JSON on one line.
 """
 
 from __future__ import annotations
