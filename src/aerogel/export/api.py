@@ -56,14 +56,15 @@ def export_onnx(
     """Write a segmenter as ONNX into a new folder, and check every graph against torch.
 
     ``model`` is a SamModel, a slimmed one of either layout or a MobileSAM, of any image size, or what
-    ``aerogel.slim.open_model`` opens. It is copied, never changed. The folder holds what transformers.js loads
-    by the class SamModel: ``onnx/vision_encoder.onnx`` and ``onnx/prompt_encoder_mask_decoder.onnx``, with
-    batch, prompts and points of any number. With ``boxes``, ``onnx-boxes/`` holds the same for prompts
+    ``aerogel.slim.open_model`` opens. It is copied, never changed. The folder holds what transformers.js
+    loads by the class SamModel: ``onnx/vision_encoder.onnx`` and ``onnx/prompt_encoder_mask_decoder.onnx``,
+    with batch, prompts and points of any number. With ``boxes``, ``onnx-boxes/`` holds the same for prompts
     ``input_boxes`` [B, P, 4]; its encoder is a hard link where the disk has them.
 
     ``dtype`` float16 adds files ``_fp16``: half the size, inputs and outputs in float32 all the same.
-    ``quantise`` adds ``_quantized``: int8 weights, a quarter. Their differences are measured and reported; the
-    float32 graphs must keep within 0.1 % of the outputs' spread. The folder appears whole or not at all.
+    ``quantise`` adds ``_quantized``: int8 weights, about a quarter. Their differences are measured and
+    reported; the float32 graphs must keep within 0.1 % of the spread of their outputs. The folder appears
+    whole or not at all.
 
     Raises:
         DataError: the model is none that can be exported, or an encoder alone.

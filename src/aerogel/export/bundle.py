@@ -19,8 +19,8 @@ pipeline_tag: mask-generation
 
 # A segmenter as ONNX, in two parts
 
-The image encoder runs once for a photo, the decoder once for its prompts. Its licence is that of the model that
-it was made from.
+The image encoder runs once for a photo, the decoder once for its prompts. The licence is that of the model
+that it was made from.
 
 | file | size |
 |---|---|
@@ -34,7 +34,9 @@ const processor = await AutoProcessor.from_pretrained(here);
 const image = await RawImage.read(photo);
 const inputs = await processor(image, {{ input_points: [[[450, 600]]] }});
 const {{ pred_masks, iou_scores }} = await model(inputs);
-const masks = await processor.post_process_masks(pred_masks, inputs.original_sizes, inputs.reshaped_input_sizes);
+const masks = await processor.post_process_masks(
+  pred_masks, inputs.original_sizes, inputs.reshaped_input_sizes,
+);
 ```
 """
 _BOXES = """

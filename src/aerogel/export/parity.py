@@ -20,7 +20,7 @@ from aerogel.export.subject import copy_segmenter, read_side
 from aerogel.measure.masks import mask_iou
 from aerogel.measure.results import Measurement, Table
 from aerogel.slim.canvas import Canvas
-from aerogel.zoo.photos import SAMPLES, open_photos
+from aerogel.zoo.photos import SAMPLES, Photos, open_photos
 
 KIND = "onnx-segmenter"
 Variant = Literal["fp32", "fp16", "q8"]
@@ -132,7 +132,8 @@ def measure_parity(folder: str | Path, model: Any) -> Parity:
     """Compare what lies in ``folder`` with a model on the CPU in float32, as ``check_parity`` does."""
     place = Path(folder)
     graphs = {graph.name: graph for graph in list_graphs(model)}
-    trials = [_Trial(model, *shape, seed=number) for number, shape in enumerate(SHAPES)]
+    photos = open_photos(SAMPLES, check="header")
+    trials = [_Trial(model, photos, *shape, seed=number) for number, shape in enumerate(SHAPES)]
     differences: list[Difference] = []
     agreements: list[Agreement] = []
     for variant, suffix in SUFFIXES.items():
@@ -148,16 +149,19 @@ def measure_parity(folder: str | Path, model: Any) -> Parity:
             if not path.exists():
                 continue
             given = [trial.inputs(graph) for trial in trials]
-            differences += _compare(variant, graph, trials, _run(path, given))
             chained = [each | found for each, found in zip(given, encoded, strict=True)]
-            agreements.append(_agree(variant, graph, trials, _run(path, chained)))
+            answers = _run(path, given + chained)
+            differences += _compare(variant, graph, trials, answers[: len(given)])
+            agreements.append(_agree(variant, graph, trials, answers[len(given) :]))
     return Parity(tuple(differences), tuple(agreements))
 
 
 class _Trial:
     """One batch of photos with prompts, and what torch says to it."""
 
-    def __init__(self, model: Any, photos: int, prompts: int, points: int, *, seed: int) -> None:
+    def __init__(
+        self, model: Any, source: Photos, photos: int, prompts: int, points: int, *, seed: int
+    ) -> None:
         side = read_side(model)
         generator = torch.Generator().manual_seed(seed)
         corners = torch.rand(photos, prompts, 2, 2, generator=generator).sort(dim=2).values * side
@@ -166,7 +170,7 @@ class _Trial:
             # The label of what fills up prompts with fewer points.
             labels[..., -1] = -10
         self.given = {
-            "pixel_values": _place_photos(model, photos, seed),
+            "pixel_values": _place_photos(model, source, photos, seed),
             "input_points": torch.rand(photos, prompts, points, 2, generator=generator) * side,
             "input_labels": labels,
             "input_boxes": corners.reshape(photos, prompts, 4),
@@ -193,8 +197,7 @@ class _Trial:
         return {port.name: known[port.name].numpy() for port in graph.inputs}
 
 
-def _place_photos(model: Any, count: int, first: int) -> Tensor:
-    photos = open_photos(SAMPLES)
+def _place_photos(model: Any, photos: Photos, count: int, first: int) -> Tensor:
     canvas = Canvas.of(model)
     chosen = [photos[(first + number) % len(photos)] for number in range(count)]
     return torch.cat([canvas.place(photo.image)[0] for photo in chosen])

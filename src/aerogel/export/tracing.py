@@ -70,12 +70,13 @@ def quiet_exporter() -> Iterator[None]:
     The exporter that replaces it needs a package more and cannot trace SAM's encoder. That sizes may vary and
     that no index is negative is not taken on trust: parity is measured on several batches.
     """
+    jit: Any = torch.jit
     logger = logging.getLogger("torch.onnx")
     disabled = logger.disabled
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="You are using the legacy TorchScript-based ONNX export")
         warnings.filterwarnings("ignore", message="The feature will be removed", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=torch.jit.TracerWarning)
+        warnings.filterwarnings("ignore", category=jit.TracerWarning)
         warnings.filterwarnings("ignore", message="Exporting aten::index operator of advanced indexing")
         logger.disabled = True
         try:
