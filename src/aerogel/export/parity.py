@@ -28,6 +28,8 @@ Variant = Literal["fp32", "fp16", "q8"]
 SUFFIXES: dict[Variant, str] = {"fp32": "", "fp16": "_fp16", "q8": "_quantized"}
 # Photos in a batch, prompts for each photo, points in each prompt.
 SHAPES = ((1, 1, 1), (2, 3, 2), (1, 2, 4))
+# Pairs of tokens over all heads, for two photos: half a gigabyte for each step of attention that is held.
+_MOST_ATTENTION = 2**27
 _Arrays = dict[str, NDArray[Any]]
 
 
@@ -106,7 +108,8 @@ def check_parity(folder: str | Path, model: Any) -> Parity:
     """Run every graph of an export beside the torch model, on photos that ship.
 
     Each graph sees batches of one and two photos, one to three prompts and up to four points, some of them
-    background or padding. A decoder is compared on torch's embeddings, so that its difference is its own; the
+    background or padding; an encoder whose attention is too large for that on a small machine sees one photo
+    at a time. A decoder is compared on torch's embeddings, so that its difference is its own; the
     mIoU is of masks for which graphs did all of the work.
 
     Raises:
@@ -134,6 +137,7 @@ def measure_parity(folder: str | Path, model: Any) -> Parity:
     graphs = {graph.name: graph for graph in list_graphs(model)}
     photos = open_photos(SAMPLES, check="header")
     trials = [_Trial(model, photos, *shape, seed=number) for number, shape in enumerate(SHAPES)]
+    together = count_attention(model) <= _MOST_ATTENTION
     differences: list[Difference] = []
     agreements: list[Agreement] = []
     for variant, suffix in SUFFIXES.items():
@@ -141,7 +145,7 @@ def measure_parity(folder: str | Path, model: Any) -> Parity:
         if not encoder.exists():
             continue
         # Of the same weights, so run once for both decoders.
-        encoded = _run(encoder, [trial.inputs(graphs["encoder"]) for trial in trials])
+        encoded = _encode(encoder, [trial.given["pixel_values"] for trial in trials], together=together)
         differences += _compare(variant, graphs["encoder"], trials, encoded)
         for name in ("points", "boxes"):
             graph = graphs[name]
@@ -176,7 +180,8 @@ class _Trial:
             "input_boxes": corners.reshape(photos, prompts, 4),
         }
         with torch.no_grad():
-            embeddings = model.get_image_embeddings(self.given["pixel_values"])
+            each = [model.get_image_embeddings(one[None]) for one in self.given["pixel_values"]]
+            embeddings = torch.cat(each)
             positions = model.get_image_wide_positional_embeddings().repeat(photos, 1, 1, 1)
             self.encoded = {"image_embeddings": embeddings, "image_positional_embeddings": positions}
             by_points = model(
@@ -201,6 +206,29 @@ def _place_photos(model: Any, photos: Photos, count: int, first: int) -> Tensor:
     canvas = Canvas.of(model)
     chosen = [photos[(first + number) % len(photos)] for number in range(count)]
     return torch.cat([canvas.place(photo.image)[0] for photo in chosen])
+
+
+def count_attention(model: Any, photos: int = 2) -> int:
+    """Count the pairs of tokens, over all heads, of the widest attention of an encoder."""
+    vision: Any = model.config.vision_config
+    if not getattr(vision, "global_attn_indexes", ()):
+        return 0
+    tokens = (read_side(model) // int(vision.patch_size)) ** 2
+    return photos * int(vision.num_attention_heads) * tokens**2
+
+
+def _encode(path: Path, pixels: Sequence[Tensor], *, together: bool) -> list[_Arrays]:
+    batches = [
+        {"pixel_values": part.numpy()}
+        for batch in pixels
+        for part in ([batch] if together else batch.split(1))
+    ]
+    found = iter(_run(path, batches))
+    joined = []
+    for batch in pixels:
+        parts = [next(found) for _ in range(1 if together else len(batch))]
+        joined.append({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+    return joined
 
 
 def _run(path: Path, given: Sequence[_Arrays]) -> list[_Arrays]:

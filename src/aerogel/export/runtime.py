@@ -37,6 +37,8 @@ def open_session(path: str | Path) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = _ERRORS_ONLY
+    # The arena grows by doubling: with the attention of large images, to many times of what is used.
+    options.enable_cpu_mem_arena = False
     with graph_errors(path):
         return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 

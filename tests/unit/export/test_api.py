@@ -16,7 +16,7 @@ from aerogel.export import Difference, Exported, Parity, api, export_onnx
 from aerogel.export.api import TOLERANCE, require_parity
 from aerogel.export.parity import KIND
 from aerogel.export.tracing import write_graph
-from aerogel.slim import apply_plan
+from aerogel.slim import FlexSamModel, apply_plan
 from tests.unit.slim import tiny
 from tests.unit.slim.families.tiny_mobile_sam import make_model
 from tests.unit.slim.stand_ins import tiny_sam
@@ -31,10 +31,10 @@ FILES = {
 
 def make_flex() -> Any:
     model = tiny.build(dtype=torch.float32)
-    groups = {"layers.0.mlp": 7, "layers.1.mlp": 21}
-    names = {group.name for group in tiny.describe(model).groups}
-    widths = {name: width for key, width in groups.items() for name in names if name.endswith(key)}
-    return apply_plan(model, tiny.draw_plan(model, widths or {"mlp": 9}, layout="flex"))
+    widths = {"embedding": 16, "blocks.0.mlp": 7, "blocks.1.mlp": 21, "blocks.2.heads": 2}
+    flex = apply_plan(model, tiny.draw_plan(model, widths))
+    assert isinstance(flex, FlexSamModel)
+    return flex
 
 
 def weight_bytes(path: Path) -> int:

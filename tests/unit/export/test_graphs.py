@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import onnxruntime
 import pytest
 import torch
 
 from aerogel.export import Exported
 from aerogel.export.graphs import draw_inputs, list_graphs
+from tests.unit.export.running import open_graph
 
 EMBEDDED = ("tensor(float)", ["batch_size", 32, 4, 4])
 PROMPTS = ["batch_size", "point_batch_size", "nb_points_per_image"]
@@ -39,7 +39,7 @@ def describe(ports: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("suffix", ["", "_fp16", "_quantized"])
 @pytest.mark.parametrize("name", CONTRACT)
 def test_the_contract(exported: Exported, name: str, suffix: str) -> None:
-    session = onnxruntime.InferenceSession(str(exported.folder / f"{name}{suffix}.onnx"))
+    session = open_graph(exported.folder / f"{name}{suffix}.onnx")
     found = describe(session.get_inputs()), describe(session.get_outputs())
     assert found == CONTRACT[name]
     assert [list(each) for each in found] == [list(each) for each in CONTRACT[name]], "in this order"

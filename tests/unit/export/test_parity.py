@@ -8,24 +8,19 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 import torch
 from onnx import numpy_helper
 
 from aerogel.errors import DataError, IntegrityError, MismatchError
-from aerogel.export import Difference, Exported, Parity, check_parity
-from aerogel.export.parity import measure_parity
+from aerogel.export import Difference, Exported, Parity, check_parity, parity
+from aerogel.export.parity import count_attention, measure_parity
 from aerogel.measure import Table
+from tests.unit.export.running import run
 from tests.unit.slim import tiny
 from tests.unit.slim.stand_ins import tiny_sam
 
 SIDE = 64
-
-
-def run(path: Path, **inputs: torch.Tensor) -> list[np.ndarray[Any, Any]]:
-    session = onnxruntime.InferenceSession(str(path))
-    return list(session.run(None, {name: value.numpy() for name, value in inputs.items()}))
 
 
 def apart(found: Any, expected: torch.Tensor) -> float:
@@ -120,6 +115,22 @@ def test_the_check_repeats_what_the_export_found(exported: Exported, model: Any)
     assert "fp16 points: pred_masks, largest difference" in str([each.name for each in table.measurements])
 
 
+def test_photos_one_by_one_or_together(
+    exported: Exported, model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert count_attention(model) == 2 * 4 * 16**2
+    monkeypatch.setattr(parity, "_MOST_ATTENTION", 0)
+    alone = check_parity(exported.folder, model)
+    for one, other in zip(alone.differences, exported.parity.differences, strict=True):
+        assert (one.variant, one.graph, one.output, one.spread) == (
+            other.variant,
+            other.graph,
+            other.output,
+            other.spread,
+        )
+    assert alone.find_worst("fp32").share < 1e-4
+
+
 def test_another_model_is_far_away(exported: Exported) -> None:
     other = check_parity(exported.folder, tiny.build(dtype=torch.float32, seed=1))
     assert other.find_worst("fp32").share > 0.5
@@ -158,7 +169,7 @@ def test_damage_is_found(exported: Exported, model: Any, tmp_path: Path) -> None
 
 
 def test_a_format_that_is_not_there() -> None:
-    parity = Parity((Difference("fp32", "points", "pred_masks", 0.0, 0.0, 0.0),), ())
-    assert parity.find_worst("fp32").share == 0
+    found = Parity((Difference("fp32", "points", "pred_masks", 0.0, 0.0, 0.0),), ())
+    assert found.find_worst("fp32").share == 0
     with pytest.raises(DataError, match="fp32"):
-        parity.find_worst("q8")
+        found.find_worst("q8")
