@@ -1,4 +1,4 @@
-"""Eight-bit weights for graphs: a quarter of the download."""
+"""Eight-bit weights for graphs: the smallest download."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from typing import Any
 
 from aerogel.export.runtime import require_onnx
 
-_OPERATIONS = ("MatMul", "Conv")
+# Not convolutions: with them, the masks of MobileSAM as published kept an IoU of 0.49 with torch's, without
+# them 0.99. One scale has to do for all channels of what flows in, and depthwise ones differ by orders.
+_OPERATION = "MatMul"
 _POSITIONS = ("shared_embedding", "shared_image_embedding")
 
 
 def quantise_graph(source: str | Path, target: str | Path) -> None:
-    """Write a graph with the weights of its matrices and convolutions as int8, one scale for each channel.
+    """Write a graph with the weights of its matrices as int8, one scale for each channel.
 
     What flows between them is rounded to 8 bits for each image anew (dynamic quantisation), so no photos are
-    needed. The encoding of positions stays as it is: 8 bits of a coordinate are several pixels. Downloads
-    become smaller; onnxruntime on a CPU does not become faster.
+    needed. Convolutions and the encoding of positions stay as they are: 8 bits of a coordinate are several
+    pixels. Downloads become smaller; onnxruntime on a CPU does not become faster.
 
     Raises:
         MissingDependencyError: onnx or onnxruntime is not installed.
@@ -34,13 +36,13 @@ def quantise_graph(source: str | Path, target: str | Path) -> None:
     exempt = [
         node.name
         for node in prepared.graph.node
-        if node.op_type in _OPERATIONS and any(name in node.name for name in _POSITIONS)
+        if node.op_type == _OPERATION and any(name in node.name for name in _POSITIONS)
     ]
     with keep_root_logger():
         quantization.quantize_dynamic(
             prepared,
             str(target),
-            op_types_to_quantize=list(_OPERATIONS),
+            op_types_to_quantize=[_OPERATION],
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
             nodes_to_exclude=exempt,

@@ -47,11 +47,12 @@ def test_only_what_runs_is_written(graph: Any) -> None:
     assert not graph.value_info
 
 
-def test_convolutions_are_narrowed(exported: Exported) -> None:
+def test_convolutions_stay(exported: Exported) -> None:
     graph = onnx.load(str(exported.folder / "onnx" / "vision_encoder_quantized.onnx")).graph
     kinds = [node.op_type for node in graph.node]
-    assert kinds.count("ConvInteger") == 3
-    assert "Conv" not in kinds
+    assert kinds.count("Conv") == 3
+    assert "ConvInteger" not in kinds
+    assert kinds.count("MatMulInteger") == 4 * 3, "four layers in each of three blocks"
 
 
 def test_the_root_logger_is_left_alone(exported: Exported, tmp_path: Path) -> None:
