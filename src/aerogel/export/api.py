@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -70,7 +71,8 @@ def export_onnx(
         DataError: the model is none that can be exported, or an encoder alone.
         ConfigError: a dtype or opset that is not there.
         FolderExistsError: something lies at the path, and is not to be or must not be deleted.
-        MismatchError: a float32 graph answers otherwise than torch; nothing is written.
+        MismatchError: a float32 graph answers otherwise than torch, or weights overflow float16; nothing is
+            written.
         MissingDependencyError: onnx or onnxruntime is not installed.
         StorageFullError: the disk is full.
     """
@@ -97,19 +99,24 @@ def export_onnx(
 
 
 def require_parity(parity: Parity, tolerance: float = TOLERANCE) -> Difference:
-    """Check that the float32 graphs answer as torch does; return the worst difference.
+    """Check that the float32 graphs answer as torch does, and all others in numbers; return the worst.
 
     Raises:
-        MismatchError: one is off by more than ``tolerance`` of the spread of its output.
+        MismatchError: a float32 graph is off by more than ``tolerance`` of the spread of its output, or any
+            graph gives infinity or what is not a number.
     """
+    for each in parity.differences:
+        if not isfinite(each.largest) or not isfinite(each.spread):
+            remedy = "check the model's weights" if each.variant == "fp32" else "leave this format out"
+            expected = f"numbers in {each.output} of the {each.variant} graph for {each.graph}, as in torch"
+            raise MismatchError(compose(expected, "infinity or NaN", remedy))
     worst = parity.find_worst("fp32")
-    # Not a number is no closeness either.
-    if not worst.share <= tolerance:
+    if worst.share > tolerance:
         raise MismatchError(
             compose(
                 f"{worst.output} of the graph for {worst.graph} within {tolerance:g} of its spread in torch",
                 f"{worst.share:.2g}",
-                "check the weights for huge or missing numbers, or try another opset",
+                "check the weights for huge numbers, or try another opset",
             )
         )
     return worst
@@ -135,10 +142,11 @@ def _write_graphs(subject: Any, work: Path, *, half: bool, quantise: bool, boxes
             quantise_graph(work / graph.path(), work / graph.path(SUFFIXES["q8"]))
     if boxes:
         for path in sorted((work / FOLDER).glob(f"{ENCODER}*.onnx")):
-            _link(path, work / BOX_FOLDER / path.name)
+            link_or_copy(path, work / BOX_FOLDER / path.name)
 
 
-def _link(path: Path, other: Path) -> None:
+def link_or_copy(path: Path, other: Path) -> None:
+    """Give a file a second name, or where the disk has no hard links, a copy."""
     try:
         os.link(path, other)
     except OSError:

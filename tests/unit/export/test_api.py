@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,21 @@ def test_both_folders_hold_the_same_encoder(exported: Exported) -> None:
         assert one == other
 
 
+def test_the_encoder_is_linked_or_else_copied(
+    exported: Exported, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [exported.folder / folder / "vision_encoder.onnx" for folder in ("onnx", "onnx-boxes")]
+    assert places[0].samefile(places[1])
+
+    def refuse(*_: Any) -> None:
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    api.link_or_copy(places[0], tmp_path / "copy.onnx")
+    assert (tmp_path / "copy.onnx").read_bytes() == places[0].read_bytes()
+    assert not places[0].samefile(tmp_path / "copy.onnx")
+
+
 def test_files_shrink(exported: Exported) -> None:
     for name in ("onnx/vision_encoder", "onnx/prompt_encoder_mask_decoder"):
         whole, half, eight = (exported.files[f"{name}{end}.onnx"] for end in ("", "_fp16", "_quantized"))
@@ -86,7 +102,7 @@ def test_the_float32_graphs_are_right_and_the_bound_is_no_formality(exported: Ex
 
 def test_numbers_that_are_none_are_refused() -> None:
     broken = Difference("fp32", "points", "pred_masks", float("nan"), float("nan"), 1.0)
-    with pytest.raises(MismatchError, match="pred_masks"):
+    with pytest.raises(MismatchError, match="numbers in pred_masks of the fp32 graph"):
         require_parity(Parity((broken,), ()))
 
 
@@ -137,6 +153,16 @@ def test_a_graph_that_answers_otherwise_is_refused(
         export_onnx(model, earlier, boxes=False, overwrite=True)
     assert verify_folder(earlier).digest == kept
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["out"]
+
+
+def test_weights_that_overflow_float16_are_refused(tmp_path: Path) -> None:
+    model = tiny.build(dtype=torch.float32)
+    with torch.no_grad():
+        # A norm follows, so that float32 gives the same embeddings as before.
+        model.vision_encoder.neck.conv1.weight *= 1e6
+    with pytest.raises(MismatchError, match="numbers in image_embeddings of the fp16 graph for encoder"):
+        export_onnx(model, tmp_path / "out", dtype="float16", boxes=False)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_lies_there_stays(model: Any, tmp_path: Path) -> None:
