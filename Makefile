@@ -50,9 +50,9 @@ $(VENV)/.runs: pyproject.toml constraints.txt
 	  { echo "expected Python 3.10 to 3.13; got $$($(PYTHON) --version 2>&1); what to do: make PYTHON=python3.13 ..."; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) torch
-	$(PIP) --editable ".[slim,condense,parallel,report]"
+	$(PIP) --editable ".[slim,condense,parallel,export,report]"
 	@touch $@
 
 $(VENV)/.tools: $(VENV)/.runs
-	$(PIP) --editable ".[slim,condense,parallel,report,dev,docs]"
+	$(PIP) --editable ".[slim,condense,parallel,export,report,dev,docs]"
 	@touch $@

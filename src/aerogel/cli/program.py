@@ -14,6 +14,7 @@ from aerogel.cli import (
     doctor,
     env,
     eval,
+    export,
     judging,
     report,
     sample,
@@ -81,6 +82,7 @@ def build_app() -> App:
     program.command(build_group("condense", condense.condense_command, condense.EXAMPLES, _CONDENSE_VERBS))
     program.command(build_group("sample", sample.sample_command, sample.EXAMPLES, _SAMPLE_VERBS))
     program.command(build_group("slim", slim.slim_command, slim.EXAMPLES, _SLIM_VERBS))
+    program.command(export.export_command, name="export", help_epilogue=export.EXAMPLES)
     program.command(report.report_command, name="report", help_epilogue=report.EXAMPLES)
     program.command(env.env_command, name="env", help_epilogue=env.EXAMPLES)
     program.command(doctor.doctor_command, name="doctor", help_epilogue=doctor.EXAMPLES)

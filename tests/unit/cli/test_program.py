@@ -10,7 +10,16 @@ from aerogel.cli.program import build_app, main, name_help
 
 def test_the_verbs() -> None:
     program = build_app()
-    assert set(list_verbs(program)) == {"demo", "slim", "sample", "condense", "report", "env", "doctor"}
+    assert set(list_verbs(program)) == {
+        "demo",
+        "slim",
+        "sample",
+        "condense",
+        "export",
+        "report",
+        "env",
+        "doctor",
+    }
     below = {name: list_verbs(program[name]) for name in ("condense", "sample", "slim")}
     assert below == {
         "condense": ["teacher", "select", "generator", "pack", "student", "eval", "verify", "size"],
