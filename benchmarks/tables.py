@@ -209,6 +209,26 @@ def tabulate_criteria(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+FORMATS = {"fp32": "", "fp16": "_fp16", "q8": "_quantized"}
+
+
+def tabulate_export(found: dict[str, Any]) -> str:
+    """Return how far each number format is from torch, and what its files weigh."""
+    lines = [
+        "| format | largest difference, of the spread | masks' IoU, points | boxes | encoder | decoder |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for variant, suffix in FORMATS.items():
+        each = found["figures"][variant]
+        masks = [f"{row['iou']:.3f} (worst {row['smallest']:.2f})" for row in each["masks"].values()]
+        sizes = [
+            f"{found['bytes'][f'onnx/{name}{suffix}.onnx'] / 1e6:.1f} MB"
+            for name in ("vision_encoder", "prompt_encoder_mask_decoder")
+        ]
+        lines.append(f"| {variant} | {each['worst_share']:.1g} | {' | '.join([*masks, *sizes])} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "condense-fashion-mnist": tabulate_fashion,
     "parallel-plan": tabulate_plan,
@@ -218,6 +238,7 @@ TABLES = {
     "slim-shapes": tabulate_shapes,
     "slim-zoo": tabulate_segmenters,
     "slim-criteria": tabulate_criteria,
+    "export-parity": tabulate_export,
 }
 
 

@@ -197,7 +197,7 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
         ReceiptLine(
             "time for an image",
             f"{old.value / new.value:.2f} times sooner",
-            f"{new.value:.3g} ms instead of {old.value:.3g} ms, encoder, {where}",
+            f"{new.value:,.1f} ms instead of {old.value:,.1f} ms, encoder, {where}",
         )
     )
     return tuple(lines)
