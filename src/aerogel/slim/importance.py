@@ -37,7 +37,7 @@ def score_channels(
     - "channel-fisher": what the embedding's mean squared error would be without the channel, to the first
       order; each image is projected on ``draws`` random directions, and averages converge: n directions in
       all leave each score uncertain by sqrt(2 / n) of itself, so take a hundred or more;
-    - "disturbed-taylor": abs(w · dL/dw) of SlimSAM's disturbed loss, averaged so that it converges, and sooner,
+    - "disturbed-taylor": abs(w · dL/dw) of SlimSAM's disturbed loss, averaged so that it converges, sooner,
       since a channel's many weights each bring a term; proportional to ``noise``, which changes no ranking;
     - "disturbed-taylor-as-coded": the same as SlimSAM's published code has it, for comparison;
     - "taylor": the change of the model's masks against themselves; needs a mask decoder;
