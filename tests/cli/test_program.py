@@ -27,6 +27,7 @@ VERBS = [
     *(["sample", n] for n in ("plan", "simulate", "verify", "bench")),
     ["slim"],
     *(["slim", n] for n in ("plan", "eval", "compare")),
+    ["export"],
     ["report"],
     ["env"],
     ["doctor"],
