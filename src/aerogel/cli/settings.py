@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
@@ -15,11 +15,14 @@ from aerogel.condense.run_folder import require_run_folder
 from aerogel.errors import ConfigError, compose
 
 if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
     from aerogel.condense.config import CondenseConfig
 
 COMMON = Group("What to condense", sort_key=1)
 WHERE = Group("Where and how", sort_key=2)
 
+Config = TypeVar("Config", bound="DataclassInstance")
 Flag = Parameter(negative="", show_default=False)
 
 
@@ -85,12 +88,7 @@ def gather_config(data: str | None, settings: Settings) -> CondenseConfig:
         UnknownNameError: there is no such recipe.
     """
     from aerogel.condense.config import CondenseConfig
-    from aerogel.core.config import from_dict, load_config, to_dict
 
-    merged: dict[str, Any] = {}
-    if settings.recipe is not None:
-        merged = to_dict(load_config(CondenseConfig, find_recipe(settings.recipe)))
-    assign_all(merged, settings.sets)
     flags = {
         "dataset": data,
         "ipc": settings.ipc,
@@ -103,10 +101,7 @@ def gather_config(data: str | None, settings: Settings) -> CondenseConfig:
         "projector.rank": settings.rank,
         "teacher.path": settings.teacher,
     }
-    for key, value in flags.items():
-        if value is not None:
-            assign(merged, key, value)
-    config = from_dict(CondenseConfig, merged, "this configuration")
+    config = merge_settings(CondenseConfig, settings.recipe, settings.sets, flags)
     if not config.dataset:
         raise ConfigError(
             compose(
@@ -116,6 +111,29 @@ def gather_config(data: str | None, settings: Settings) -> CondenseConfig:
             )
         )
     return config
+
+
+def merge_settings(
+    kind: type[Config], recipe: str | None, sets: Sequence[str], flags: Mapping[str, Any]
+) -> Config:
+    """Make a config of ``kind``: the recipe, then ``key.sub=value`` texts, then flags that are not None.
+
+    ``flags`` are by dotted key.
+
+    Raises:
+        ConfigError: there are mistakes, all of them listed.
+        UnknownNameError: there is no such recipe.
+    """
+    from aerogel.core.config import from_dict, load_config, to_dict
+
+    merged: dict[str, Any] = {}
+    if recipe is not None:
+        merged = to_dict(load_config(kind, find_recipe(recipe)))
+    assign_all(merged, sets)
+    for key, value in flags.items():
+        if value is not None:
+            assign(merged, key, value)
+    return from_dict(kind, merged, "this configuration")
 
 
 def assign_all(merged: dict[str, Any], sets: Sequence[str]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import Group, Parameter
 
-from aerogel.cli.settings import Flag, assign, assign_all
-from aerogel.cli.shelf import find_recipe
+from aerogel.cli.settings import Flag, merge_settings
 from aerogel.errors import ConfigError, compose
 
 if TYPE_CHECKING:
@@ -96,13 +95,8 @@ def gather_slim_config(model: str | None, settings: SlimSettings) -> SlimConfig:
         ConfigError: there are mistakes, all of them listed, or no model or photos are named.
         UnknownNameError: there is no such recipe.
     """
-    from aerogel.core.config import from_dict, load_config, to_dict
     from aerogel.slim.config import SlimConfig
 
-    merged: dict[str, Any] = {}
-    if settings.recipe is not None:
-        merged = to_dict(load_config(SlimConfig, find_recipe(settings.recipe)))
-    assign_all(merged, settings.sets)
     flags = {
         "model": model,
         "images": settings.images,
@@ -118,10 +112,7 @@ def gather_slim_config(model: str | None, settings: SlimSettings) -> SlimConfig:
         "device": settings.device,
         "dtype": settings.dtype,
     }
-    for key, value in flags.items():
-        if value is not None:
-            assign(merged, key, value)
-    config = from_dict(SlimConfig, merged, "this configuration")
+    config = merge_settings(SlimConfig, settings.recipe, settings.sets, flags)
     for name, what, remedy in (
         (
             "model",
