@@ -21,9 +21,7 @@ WHERE = Group("Where", sort_key=3)
 
 Model = Annotated[
     str | None,
-    Parameter(
-        help='A SAM or SAM-HQ: "aerogel/sam-nano", a folder, or a hub name such as facebook/sam-vit-base.'
-    ),
+    Parameter(help="A SAM or SAM-HQ of transformers: a folder, or a hub name such as facebook/sam-vit-base."),
 ]
 
 
