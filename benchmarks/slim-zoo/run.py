@@ -3,13 +3,13 @@
     python benchmarks/slim-zoo/run.py --small runs/sam-small/model [--data FOLDER] [--work FOLDER]
 
 FOLDER, by default $AEROGEL_DATA, holds models/mobile_sam.fp16.safetensors and
-photos/coco-panoptic-train.parquet; --small is what recipes/zoo/train_sam_small.py wrote; aerogel/sam-nano
-is judged too where it ships. None of them saw these photos. Every labelled object or region of 1 % of its photo or more
-is asked for by a random point of it, by the point farthest from its border and by its box; one mask is
-asked for. The box filled in is the control that a box prompt has to beat. Figures are means over objects of
-the intersection over union at the photo's own resolution, with 95 % intervals that draw whole photos again;
-"kept" is the share of MobileSAM's mean, paired. Writes results.json beside this file and ends its output
-with that JSON on one line.
+photos/coco-panoptic-train.parquet; --small is what recipes/zoo/train_sam_small.py wrote; aerogel/sam-nano is
+judged too where it ships. None of them saw these photos. Every labelled object or region of 1 % of its photo
+or more is asked for by a random point of it, by the point farthest from its border and by its box; one mask
+is asked for. The box filled in is the control that a box prompt has to beat. Figures are means over objects
+of the intersection over union at the photo's own resolution, with 95 % intervals that draw whole photos
+again; "kept" is the share of MobileSAM's mean, paired. Writes results.json beside this file and ends its
+output with that JSON on one line.
 """
 
 from __future__ import annotations
