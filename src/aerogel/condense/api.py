@@ -17,7 +17,7 @@ from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
 from aerogel.condense.pipeline import Pipeline, Sources
 from aerogel.condense.run_folder import RECIPE, RESULT, require_run_folder
-from aerogel.core.config import from_dict, save_config, to_dict, validate
+from aerogel.core.config import from_dict, override, save_config, to_dict, validate
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.errors import ConfigError, compose
 from aerogel.zoo.imageset import ImageSet
@@ -126,10 +126,7 @@ def gather_config(
     Raises:
         ConfigError: a name or a value is wrong; all mistakes are listed.
     """
-    merged: dict[str, Any] = to_dict(config) if config is not None else {}
-    for key, value in settings.items():
-        known = merged.get(key)
-        merged[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    merged = override(config, settings)
     if ipc is not None:
         merged["ipc"] = ipc
     if backbone is not None:

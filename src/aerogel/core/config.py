@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 else:
     C = TypeVar("C")
 
-__all__ = ["config", "from_dict", "load_config", "nearest", "save_config", "to_dict", "validate"]
+__all__ = ["config", "from_dict", "load_config", "nearest", "override", "save_config", "to_dict", "validate"]
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 _MAX_BYTES = 2**20
@@ -165,3 +165,15 @@ def _parse_yaml(raw: bytes) -> Any:
         raise ValueError("lists or mappings nested too deep") from None
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def override(config: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of ``config``, none if it is None, with ``settings`` ahead of them.
+
+    A mapping changes only what it names of a nested config; the result is unchecked, for :func:`from_dict`.
+    """
+    merged: dict[str, Any] = to_dict(config) if config is not None else {}
+    for key, value in settings.items():
+        known = merged.get(key)
+        merged[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    return merged

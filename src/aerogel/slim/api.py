@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import nn
 
-from aerogel.core.config import from_dict, save_config, to_dict, validate
+from aerogel.core.config import from_dict, override, save_config, to_dict, validate
 from aerogel.core.devices import choose_device
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.core.manifests import Manifest
@@ -142,10 +142,7 @@ def gather_config(
     Raises:
         ConfigError: a name or a value is wrong; all mistakes are listed.
     """
-    merged: dict[str, Any] = to_dict(config) if config is not None else {}
-    for key, value in settings.items():
-        known = merged.get(key)
-        merged[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
+    merged = override(config, settings)
     if ratio is not None:
         merged["ratio"] = ratio
     if isinstance(model, nn.Module):

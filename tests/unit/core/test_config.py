@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aerogel.core.config import config, from_dict, load_config, save_config, to_dict, validate
+from aerogel.core.config import config, from_dict, load_config, override, save_config, to_dict, validate
 from aerogel.errors import ConfigError
 
 
@@ -284,3 +284,11 @@ def test_a_recipe_may_be_a_link(tmp_path: Path) -> None:
     save_config(Run(name="a"), tmp_path / "real.json")
     (tmp_path / "link.json").symlink_to("real.json")
     assert load_config(Run, tmp_path / "link.json") == Run(name="a")
+
+
+def test_single_settings_go_ahead_of_a_config() -> None:
+    run = Run("a", lr=0.2, net=Net(64))
+    merged = override(run, {"epochs": 7, "net": {"width": 32}, "weights": {"x": 1.0}})
+    assert from_dict(Run, merged) == replace(run, epochs=7, net=Net(32), weights={"x": 1.0})
+    assert run.net == Net(64)
+    assert override(None, {"name": "b"}) == {"name": "b"}
