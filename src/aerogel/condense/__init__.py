@@ -22,7 +22,8 @@ if TYPE_CHECKING:
         ViewConfig,
     )
     from aerogel.condense.labels import HardLabels, LabelSource, NetworkLabels, OnePerImage, StoredLabels
-    from aerogel.condense.pipeline import Pipeline, Sources
+    from aerogel.condense.pipeline import Pipeline
+    from aerogel.condense.sources import Sources
     from aerogel.condense.views import Views
 
 __all__ = [
@@ -63,7 +64,8 @@ _HOMES = {
         "ViewConfig",
     ),
     "labels": ("HardLabels", "LabelSource", "NetworkLabels", "OnePerImage", "StoredLabels"),
-    "pipeline": ("Pipeline", "Sources"),
+    "pipeline": ("Pipeline",),
+    "sources": ("Sources",),
     "views": ("Views",),
 }
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from aerogel.condense.comparison import Comparison, Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
-from aerogel.condense.pipeline import Pipeline, Sources
+from aerogel.condense.pipeline import Pipeline
 from aerogel.condense.run_folder import RECIPE, RESULT, require_run_folder
+from aerogel.condense.sources import Sources
 from aerogel.core.config import from_dict, override, save_config, to_dict, validate
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.errors import ConfigError, compose

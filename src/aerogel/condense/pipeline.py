@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,11 @@ from aerogel.condense.generator import (
     train_generator,
     tune_generator,
 )
+from aerogel.condense.packing import describe_set
 from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
 from aerogel.condense.run_folder import TIMINGS
 from aerogel.condense.selection import Patch, Selection, select_images
+from aerogel.condense.sources import Sources
 from aerogel.condense.student import TrainingSet
 from aerogel.condense.teacher import (
     Teacher,
@@ -50,44 +52,11 @@ from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
-from aerogel.errors import ConfigError, DataError, MismatchError, compose
+from aerogel.errors import ConfigError, DataError, compose
 from aerogel.measure import measure_accuracy
-from aerogel.zoo.imageset import ImageSet
 
 STAGES = ("teacher", "selection", "generator", "archive")
 _PROBE_IMAGES = 8
-
-
-@dataclass(frozen=True)
-class Sources:
-    """Hold the data of a condensation: what everything is trained on, and the test images that only score."""
-
-    train: ImageSet
-    test: ImageSet
-
-    def check(self) -> Sources:
-        """Return the sources themselves when a classifier can be trained on one part and scored on the other.
-
-        Raises:
-            DataError: there are fewer than two classes.
-            MismatchError: the two parts differ in their classes or in the shape of their images.
-        """
-        names = self.train.class_names
-        if len(names) < 2:
-            raise DataError(
-                compose("images of two classes or more", f"{len(names)}", "add images of another")
-            )
-        if names != self.test.class_names or self.train.shape != self.test.shape:
-            raise MismatchError(
-                compose(
-                    f"test images of the {len(names)} training classes in the same order, of shape "
-                    f"{self.train.shape}",
-                    f"{len(self.test.class_names)} classes ({', '.join(self.test.class_names[:5])}, ...) of "
-                    f"shape {self.test.shape}",
-                    "load both parts with the same class list, size and channels",
-                )
-            )
-        return self
 
 
 class Pipeline:
@@ -340,57 +309,13 @@ class Pipeline:
             for path in sorted((self.out / "generator").iterdir()):
                 if path.name.startswith("adapter_"):
                     shutil.copyfile(path, work / shelf.LABELS / path.name)
-            facts = self._describe(work, probe_logits(generator, chosen.images, _PROBE_IMAGES).tolist())
+            facts = describe_set(self, work, probe_logits(generator, chosen.images, _PROBE_IMAGES).tolist())
             shelf.write_card(work / "README.md", name=self.sources.train.name, facts=facts)
             return facts
 
         settings = {"projector": config.projector.backbone, "ipc": config.ipc, "views": to_dict(config.views)}
         self.run("archive", shelf.KIND, settings, inputs, build)
         return load_condensed(self.out / "archive")
-
-    def _describe(self, work: Path, probe: list[list[float]]) -> dict[str, Any]:
-        """Return the facts of the archive in ``work``: all that loading and honest comparison need."""
-        train, config = self.sources.train, self.config
-        channels, size, _ = train.shape
-        mean, std = self.train.statistics()
-        images = (work / shelf.IMAGES).stat().st_size
-        delta = shelf.delta_bytes(work)
-        return {
-            "schema": 1,
-            "images": len(self.selection.labels),
-            "ipc": config.ipc,
-            "class_names": list(train.class_names),
-            "channels": channels,
-            "size": size,
-            "tiles": self.selection.tiles,
-            "mean": list(mean),
-            "std": list(std),
-            "views": to_dict(config.views),
-            "view_seed": self.view_seed,
-            "random_keys": "Philox-4x32-10 of (seed, stream, epoch, sample)",
-            "templates": list(config.projector.templates),
-            "backbone": {
-                "name": self.backbone.name,
-                "sha256": self.backbone.sha256,
-                "bytes": self.backbone.size_bytes,
-                "grid": self.backbone.grid,
-            },
-            "projector": {**to_dict(config.projector), **self.manifest("generator").facts},
-            "student_loss": "mse(logits) + ce_weight * cross-entropy",
-            "teacher": {"digest": self.digest("teacher"), **self.manifest("teacher").facts},
-            "probe": probe,
-            "source": {
-                "name": train.name,
-                "licence": train.licence,
-                "images": len(train),
-                "fingerprint": self.data_digest["train"],
-            },
-            "storage": [
-                {"name": "images", "bytes": images},
-                {"name": "label generator (delta)", "bytes": delta},
-                {"name": "label generator and backbone", "bytes": delta + self.backbone.size_bytes},
-            ],
-        }
 
     def _note_time(self, name: str, seconds: float) -> None:
         path = self.out / TIMINGS

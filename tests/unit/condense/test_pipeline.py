@@ -6,7 +6,6 @@ import errno
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ import torch
 from aerogel.condense.api import Condensed
 from aerogel.condense.condensed import load_condensed
 from aerogel.condense.config import CondenseConfig, SelectionConfig
-from aerogel.condense.pipeline import STAGES, Pipeline, Sources
+from aerogel.condense.pipeline import STAGES, Pipeline
+from aerogel.condense.sources import Sources
 from aerogel.core.folders import read_manifest
 from aerogel.errors import (
     ConfigError,
@@ -279,21 +279,6 @@ def test_one_image_of_every_class_leaves_none_to_hold_out(tmp_path: Path) -> Non
     with pytest.raises(DataError, match=r"training images to hold out.*raise teacher\.held_out"):
         Pipeline(tiny.config(ipc=1), parts, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-
-
-def test_sources_that_do_not_belong_together_are_refused() -> None:
-    good = tiny.sources()
-    assert good.check() is good
-    one = tiny.draw(5, names=("bar",))
-    with pytest.raises(DataError, match="two classes"):
-        Sources(one, one).check()
-    for test in (
-        tiny.rename(good.test, ("dot", "bar", "ring")),
-        tiny.draw(2, channels=3),
-        tiny.draw(2, size=12),
-    ):
-        with pytest.raises(MismatchError, match="same class list, size and channels"):
-            replace(good, test=test).check()
 
 
 def test_a_baseline_of_random_images_stands_beside_the_choice(run: Path) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 
 from aerogel.condense.config import CondenseConfig
 from aerogel.condense.families.backbone import Backbone, hash_weights
-from aerogel.condense.pipeline import Sources
+from aerogel.condense.sources import Sources
 from aerogel.core.config import from_dict
 from aerogel.zoo.imageset import ImageSet
 
