@@ -209,6 +209,44 @@ def tabulate_criteria(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+RATIOS = {"r50": "50 %", "r77": "77 %"}
+WAYS = {
+    "teacher": "sam-small, not slimmed",
+    "slim": "**ours**",
+    "slim_as_published": "as published",
+    "one_step": "one step, our criterion",
+    "taylor": "one step, Taylor",
+    "magnitude": "one step, magnitude",
+    "random": "one step, random",
+    "scratch": "the same shape from scratch",
+}
+PHOTOS = {"coco": "COCO", "bsds": "BSDS500"}
+
+
+def tabulate_retention(found: dict[str, Any]) -> str:
+    """Return mIoU of each way of slimming, the share kept, and how far it lies behind ours."""
+    places = [(key, prompt) for key in PHOTOS for prompt in ("point", "box")]
+    titles = [f"{PHOTOS[key]}, {prompt}" for key, prompt in places]
+    lines = [f"| ratio | | {' | '.join(titles)} |", "|---|---|" + "---:|" * len(places)]
+    for ratio, rows in found["figures"].items():
+        for name, row in rows.items():
+            cells = [_write_retention(row[key], prompt) for key, prompt in places]
+            lines.append(f"| {RATIOS[ratio]} | {WAYS[name]} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _write_retention(row: dict[str, Any], prompt: str) -> str:
+    text = f"{100 * row[prompt]['value']:.1f}"
+    if "kept" in row:
+        kept = row["kept"][prompt]
+        text += f"; {100 * kept['value']:.1f} % ({100 * kept['low']:.1f} to {100 * kept['high']:.1f})"
+    if "behind_slim" in row:
+        behind = row["behind_slim"][prompt]
+        low, high = 100 * behind["low"], 100 * behind["high"]
+        text += f"; {100 * behind['value']:+.1f} ({low:+.1f} to {high:+.1f})"
+    return text
+
+
 FORMATS = {"fp32": "", "fp16": "_fp16", "q8": "_quantized"}
 
 
@@ -238,6 +276,7 @@ TABLES = {
     "slim-shapes": tabulate_shapes,
     "slim-zoo": tabulate_segmenters,
     "slim-criteria": tabulate_criteria,
+    "slim-retention": tabulate_retention,
     "export-parity": tabulate_export,
 }
 

@@ -60,14 +60,16 @@ class Settings:
     """Hold what decides the trained weights, apart from photos and views.
 
     The rate falls by ``layer_decay`` from each block of the encoder to the one before: at one rate for all,
-    what the first blocks know is lost within a hundred steps.
+    what the first blocks know is lost within a hundred steps. Masks teach the decoder at ``decoder_share``
+    times ``mask_lr``: at 2e-4 for the encoder too, what it learned of the embedding is lost again.
     """
 
     distil_epochs: int = 4
     mask_epochs: int = 5
     batch_size: int = 8
     lr: float = 4e-4
-    mask_lr: float = 2e-4
+    mask_lr: float = 5e-5
+    decoder_share: float = 4.0
     layer_decay: float = 0.8
     weight_decay: float = 0.05
     warmup: int = 100
@@ -171,17 +173,18 @@ class Training:
         for parameter in student.mask_decoder.parameters():
             parameter.requires_grad = True
         self.named = dict(student.named_parameters())
-        groups: dict[tuple[int, bool], list[torch.nn.Parameter]] = {}
+        groups: dict[tuple[bool, int, bool], list[torch.nn.Parameter]] = {}
         for name, each in self.named.items():
-            groups.setdefault((count_blocks_above(name), each.dim() > 1), []).append(each)
+            place = (name.startswith("vision_encoder"), count_blocks_above(name), each.dim() > 1)
+            groups.setdefault(place, []).append(each)
         self.optimiser = torch.optim.AdamW(
             [
                 {
                     "params": each,
-                    "share": settings.layer_decay**above,
+                    "share": settings.layer_decay**above if encoder else settings.decoder_share,
                     "weight_decay": settings.weight_decay if matrices else 0.0,
                 }
-                for (above, matrices), each in groups.items()
+                for (encoder, above, matrices), each in groups.items()
             ],
             lr=settings.lr,
             betas=(0.9, 0.98),
