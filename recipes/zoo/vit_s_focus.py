@@ -100,3 +100,19 @@ def fill_encoder_(model: SamModel, stored: dict[str, Tensor]) -> None:
                 ours.bias.copy_(block[f"{theirs}.bias"] * scale)
             layer.attn.rel_pos_h.zero_()
             layer.attn.rel_pos_w.zero_()
+
+
+def enlarge(model: SamModel, image_px: int) -> SamModel:
+    """Return a copy of a model of `build_config` for other images: its positions are resized, no more."""
+    found = SamModel(build_config(image_px))
+    side = found.vision_encoder.pos_embed.shape[1]
+    weights = model.state_dict()
+    for name, value in weights.items():
+        if name.endswith("pos_embed"):
+            weights[name] = resize_positions(value.flatten(1, 2), side)
+        elif "rel_pos" in name:
+            line = value.T[None]
+            sized = functional.interpolate(line, 2 * side - 1, mode="linear", align_corners=False)
+            weights[name] = sized[0].T.contiguous()
+    found.load_state_dict(weights)
+    return found
