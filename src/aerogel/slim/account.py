@@ -118,7 +118,7 @@ def describe_run(folder: str | Path) -> Report:
     )
     return Report(
         title=f"{name}, slimmed to {_share(run, 'encoder_parameters')} of its encoder",
-        lede=_write_lede(run),
+        lede=write_lede(run),
         receipt=describe_receipt(run),
         sections=tuple(section for section in sections if section is not None),
         config=to_dict(run.config),
@@ -142,12 +142,19 @@ def _share(run: Run, key: str) -> str:
     return f"{100 * run.after[key] / run.before[key]:.1f} %"
 
 
-def _write_lede(run: Run) -> str:
+def write_lede(run: Run) -> str:
+    """Write in sentences what went, and what the model learned from."""
     before, after, photos = run.before, run.after, run.model.facts["photos"]
+    had, kept = str(before["heads"]), _range(run, "heads")
+    fewer, same = (
+        (" and", f", which keep their {had} heads")
+        if had == kept
+        else (f", from {had} to {kept} heads and", "")
+    )
     return (
         f"The image encoder of {run.config.model} went from {before['hidden_size']} to "
-        f"{after['hidden_size']} channels, from {before['heads']} to {_range(run, 'heads')} heads and from "
-        f"{before['mlp_dim']} to {_range(run, 'mlp')} MLP channels in each of {before['blocks']} blocks. "
+        f"{after['hidden_size']} channels{fewer} from {before['mlp_dim']} to {_range(run, 'mlp')} MLP "
+        f"channels in each of {before['blocks']} blocks{same}. "
         f"It learned from {photos['aligned']:,} photos; {photos['held_out']:,} more were kept back to judge "
         "it on. No label was used."
     )

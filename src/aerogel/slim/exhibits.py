@@ -14,6 +14,7 @@ from PIL import Image
 
 from aerogel.core.files import write_bytes_atomic
 from aerogel.measure import measure_latency
+from aerogel.measure.masks import boundary_band
 from aerogel.slim.agreement import find_objects
 from aerogel.slim.canvas import Canvas
 from aerogel.slim.segmenter import Segmenter, evaluating
@@ -24,6 +25,7 @@ KIND = "slim-exhibits"
 SIDES = ("before", "after")
 _MOST_PHOTOS = 6
 _WIDEST_PX = 480
+_LINE_SHARE = 0.003  # of the photo's diagonal
 # Hues a golden angle apart, so that neighbours in the list differ however many there are.
 _TURN = 0.618034
 
@@ -48,19 +50,26 @@ def write_exhibits(student: Any, teacher: Any, photos: Iterable[Photo], work: Pa
 
 
 def draw_masks(photo: SegmentedPhoto, model: Any) -> NDArray[np.uint8]:
-    """Return the photo with the model's masks for its points in colour, and the points: uint8 [H, W, 3]."""
+    """Return the photo with the model's masks for its points in colour, and the points: uint8 [H, W, 3].
+
+    Smaller masks lie on larger ones, each with a line along its border.
+    """
     points = np.empty((0, 2)) if photo.points is None else photo.points
     segmenter = Segmenter(model, Canvas.of(model))
     masks = segmenter.encode(photo.image).segment("stored", points).cpu().numpy()
-    picture = photo.image.astype(np.float64)
-    for number, (mask, (x, y)) in enumerate(zip(masks, points, strict=True)):
+    edges = boundary_band(masks, share=_LINE_SHARE).numpy()
+    plain = photo.image.astype(np.float64)
+    picture = plain.copy()
+    for number in np.argsort(-masks.sum((1, 2)), kind="stable").tolist():
         colour = _choose_colour(number)
-        picture[mask] = 0.45 * picture[mask] + 0.55 * colour
+        picture[masks[number]] = 0.45 * plain[masks[number]] + 0.55 * colour
+        picture[edges[number]] = colour
+    for number, (x, y) in enumerate(points):
         radius = max(2, photo.image.shape[1] // 120)
         rows, columns = np.ogrid[: picture.shape[0], : picture.shape[1]]
         away = (rows - y) ** 2 + (columns - x) ** 2
         picture[away <= (radius + 1.5) ** 2] = 255.0
-        picture[away <= radius**2] = 0.5 * colour
+        picture[away <= radius**2] = 0.5 * _choose_colour(number)
     return np.asarray(picture.round().clip(0, 255), dtype=np.uint8)
 
 

@@ -14,7 +14,7 @@ from aerogel.core.manifests import Manifest
 from aerogel.errors import AerogelError, DataError, IntegrityError
 from aerogel.measure import format_bytes
 from aerogel.report import Curve, Receipt, ReceiptLine, Report, render_report
-from aerogel.slim.account import Run, describe_receipt, describe_run, open_run
+from aerogel.slim.account import Run, describe_receipt, describe_run, open_run, write_lede
 from aerogel.slim.api import Slimmed
 from tests.unit.slim import runs, tiny
 
@@ -48,9 +48,16 @@ def test_the_page_is_whole_and_shows_every_part(finished: Slimmed) -> None:
     assert report.command == "aerogel test"
     assert json.loads(json.dumps(report.config))["type"] == "slim"
     assert report.lede == (
-        "The image encoder of SamModel went from 16 to 8 channels, from 2 to 2 heads and from 32 to 16 MLP "
-        "channels in each of 2 blocks. It learned from 4 photos; 2 more were kept back to judge it on. "
+        "The image encoder of SamModel went from 16 to 8 channels and from 32 to 16 MLP channels in each of "
+        "2 blocks, which keep their 2 heads. It learned from 4 photos; 2 more were kept back to judge it on. "
         "No label was used."
+    )
+
+
+def test_heads_that_went_are_told(read: Run) -> None:
+    told = write_lede(change(read, before={**read.before, "heads": 4}))
+    assert (
+        "16 to 8 channels, from 4 to 2 heads and from 32 to 16 MLP channels in each of 2 blocks. It" in told
     )
 
 

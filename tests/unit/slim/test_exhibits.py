@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from aerogel.slim.api import Slimmed
 from aerogel.slim.exhibits import SIDES, draw_masks, time_encoder, write_exhibits
 from aerogel.zoo.photos import open_photos
 from tests.unit.slim.runs import teacher
+from tests.unit.slim.stand_ins import Oracle, one_mask
 
 
 def test_pictures_of_both_sides_and_times_are_written(
@@ -54,6 +56,23 @@ def test_colour_lies_where_the_masks_and_points_are(photos: Path) -> None:
         near |= (rows - y) ** 2 + (columns - x) ** 2 <= 4.0**2
     assert not (changed & ~covered & ~near).any()
     assert changed[covered].mean() > 0.9
+
+
+def test_a_small_mask_lies_on_a_large_one_in_a_colour_of_its_own() -> None:
+    points = np.array([[40.0, 40.0], [12.0, 12.0]])
+
+    def answer(_: str, point: np.ndarray) -> np.ndarray:
+        side = 64 if point[0] > 32 else 24
+        return np.ones((side, side), dtype=bool)
+
+    photo = replace(one_mask(np.ones((64, 64), dtype=bool)), points=points)
+    drawn = draw_masks(photo, Oracle(answer))
+    turned = draw_masks(replace(photo, points=points[::-1]), Oracle(answer))
+    inside, outside = drawn[18, 18], drawn[50, 30]
+    assert (
+        (inside != outside).any() and (turned[50, 30] == inside).all() and (turned[18, 18] == outside).all()
+    )
+    assert (drawn[23, 5] != inside).any() and (drawn[63, 30] != outside).any(), "borders have a line"
 
 
 def test_timing_gives_each_module_its_mode_back() -> None:
