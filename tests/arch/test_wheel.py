@@ -11,13 +11,20 @@ import pytest
 
 from tests.arch.tree import ROOT, SOURCE, project_files
 
+MOST_BYTES = 25_000_000
+
 
 @pytest.fixture(scope="module")
-def wheel_names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     build = f"from hatchling.build import build_wheel; build_wheel({str(folder)!r})"
     subprocess.run([sys.executable, "-c", build], cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = folder.glob("*.whl")
+    (found,) = folder.glob("*.whl")
+    return found
+
+
+@pytest.fixture(scope="module")
+def wheel_names(wheel: Path) -> set[str]:
     with zipfile.ZipFile(wheel) as archive:
         return set(archive.namelist())
 
@@ -43,3 +50,7 @@ def test_nothing_else_is_inside(wheel_names: set[str]) -> None:
 
 def test_the_licence_is_inside(wheel_names: set[str]) -> None:
     assert any(name.endswith("/licenses/LICENSE") for name in wheel_names)
+
+
+def test_the_wheel_is_light(wheel: Path) -> None:
+    assert wheel.stat().st_size <= MOST_BYTES
