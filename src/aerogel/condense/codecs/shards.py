@@ -298,8 +298,8 @@ def _read_shard(path: Path) -> _Shard:
     for name in ("classes", "first_epoch", "first_sample", "images"):
         if type(facts.get(name)) is not int or not 0 <= facts[name] < 2**32:
             raise _damaged(path, "the shard's place and sizes as numbers", show_value(facts))
-    place = facts["first_epoch"], facts["first_sample"], facts["images"]
-    return _Shard(path, str(facts.get("codec")), facts["classes"], *place, tensors)
+    where = facts["first_epoch"], facts["first_sample"], facts["images"]
+    return _Shard(path, str(facts.get("codec")), facts["classes"], *where, tensors)
 
 
 def _parse(shard: _Shard) -> Codec:
