@@ -101,8 +101,13 @@ def test_top_k_keeps_the_probabilities(logits: Tensor, count: int) -> None:
     assert torch.allclose(whole.gather(1, order[:, count:]).sum(1), mass, atol=2e-3, rtol=2e-3)
     # Heights in float16 are off by at most 2**-11 of themselves.
     half, full = round_trip(f"top{count}", logits), round_trip(f"top{count}+fp32", logits)
-    bound = 2 * HALF * (full.amax(1) - full.amin(1)) + TINY + 2.0**-20 * full.abs().amax(1)
-    assert bool(((half - full).abs() <= bound[:, None]).all())
+    height = full.amax(1) - full.amin(1)
+    rounding = TINY + 2.0**-20 * full.abs().amax(1)
+    assert bool(((half - full).abs() <= (2 * HALF * height + rounding)[:, None]).all())
+    # As codes they are off by at most half a step, and the row's mean by no more.
+    step = (height * (1 + 2 * HALF) + TINY) / 255 * (1 + 2 * HALF) + TINY
+    codes = round_trip(f"top{count}+int8", logits)
+    assert bool(((codes - full).abs() <= (step + rounding)[:, None]).all())
 
 
 def test_top_k_by_hand() -> None:
