@@ -25,6 +25,7 @@ __all__ = ["ENCODINGS", "Encoding", "Field", "build_encoding", "fit_codebooks", 
 _LARGEST = 65504.0  # of float16
 _TINY = 2.0**-24  # the smallest float16 above zero
 _DISTANCES = 2**22  # held at a time
+_ROWS_AT_ONCE = 2**18
 _ROUNDS = 50
 _SAMPLE = 2**14
 _PER_ROW = 64
@@ -264,9 +265,10 @@ class Top:
         outside = _find_outside("classes", code["classes"], self.width)
         if outside:
             return outside
-        ordered = code["classes"].sort(1).values
-        if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
-            return "a class that comes twice in one label"
+        for part in code["classes"].split(_ROWS_AT_ONCE):
+            ordered = part.sort(1).values
+            if bool((ordered[:, 1:] == ordered[:, :-1]).any()):
+                return "a class that comes twice in one label"
         return self.values.find_fault({name: code[name] for name in self.values.layout})
 
 
