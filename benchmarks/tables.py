@@ -267,8 +267,40 @@ def tabulate_export(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+SOURCES = {
+    "hard": "hard labels",
+    "stored_fp32": "stored, fp32",
+    "stored_fp16": "stored, fp16",
+    "stored_int8": "stored, int8",
+    "stored_top5": "stored, top 5",
+    "stored_vq256": "stored, codebook of 256",
+    "generator": "label generator",
+    "generator_cached": "label generator, cached",
+    "teacher": "teacher",
+    "teacher_cached": "teacher, cached",
+}
+
+
+def tabulate_throughput(found: dict[str, Any]) -> str:
+    """Return what a training step takes with each kind of labels, and the labels' share of it."""
+    lines = [
+        "| labels | a step, of one with labels stored in fp16 | share of the step that labels take |",
+        "|---|---:|---:|",
+    ]
+    for name, label in SOURCES.items():
+        each = found["figures"][name]
+        step, share = each["step_ratio"], each["label_share"]
+        shares = [100 * share[key] for key in ("median", "low", "high")]
+        lines.append(
+            f"| {label} | {step['median']:.2f} ({step['low']:.2f} to {step['high']:.2f}) "
+            f"| {shares[0]:.2f} % ({shares[1]:.2f} to {shares[2]:.2f}) |"
+        )
+    return "\n".join(lines)
+
+
 TABLES = {
     "condense-fashion-mnist": tabulate_fashion,
+    "condense-throughput": tabulate_throughput,
     "parallel-plan": tabulate_plan,
     "parallel-exact": tabulate_exact,
     "parallel-speed": tabulate_speed,

@@ -10,6 +10,7 @@ from aerogel.core.area import Area
 
 if TYPE_CHECKING:
     from aerogel.condense.api import Condensed, condense
+    from aerogel.condense.cache import CachedLabels
     from aerogel.condense.comparison import Comparison, Row
     from aerogel.condense.condensed import CondensedSet, load_condensed
     from aerogel.condense.config import (
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from aerogel.condense.views import Views
 
 __all__ = [
+    "CachedLabels",
     "Comparison",
     "CondenseConfig",
     "Condensed",
@@ -52,6 +54,7 @@ __all__ = [
 
 _HOMES = {
     "api": ("Condensed", "condense"),
+    "cache": ("CachedLabels",),
     "comparison": ("Comparison", "Row"),
     "condensed": ("CondensedSet", "load_condensed"),
     "config": (

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 
 from aerogel.condense.archive import delta_bytes
+from aerogel.condense.codecs.naming import PREFIX, parse_codec
+from aerogel.condense.codecs.shards import store_bytes, stored_epochs
 from aerogel.condense.config import SelectionConfig
 from aerogel.condense.fit import EpochState, fused
 from aerogel.condense.labels import (
@@ -21,7 +23,6 @@ from aerogel.condense.labels import (
     save_hard,
     save_one_per_image,
     store_labels,
-    stored_epochs,
 )
 from aerogel.condense.pipeline import Pipeline
 from aerogel.condense.run_folder import TEACHER_WEIGHED
@@ -39,7 +40,7 @@ from aerogel.core.config import to_dict
 from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME
-from aerogel.measure import Measurement, mean_std, size_bytes
+from aerogel.measure import Measurement, mean_std
 
 ONE_PER_IMAGE = "one-per-image.safetensors"
 HARD = "hard.safetensors"
@@ -126,6 +127,7 @@ class Comparison:
                 self.pipeline.held_out,
                 seed=self.config.seed,
                 device=self.pipeline.device,
+                view_epochs=self.view_epochs(kind),
                 watch=watch,
             )
             return {"rate": best, "held_out_accuracy": found}
@@ -135,7 +137,10 @@ class Comparison:
         return float(self.pipeline.run(name, "learning-rate", settings, inputs, build).facts["rate"])
 
     def online(self, kind: str) -> LabelSource:
-        """Return the source for ``kind`` without a store: stored kinds are the teacher online."""
+        """Return the source for ``kind`` without a store where there is one.
+
+        Labels stored as numbers of every view are the teacher online; other codecs read their store.
+        """
         fit = self.config.student.fit
         if kind == "generator":
             return NetworkLabels(kind, fused(self.pipeline.archive.generator.to(self.pipeline.device), fit))
@@ -154,7 +159,20 @@ class Comparison:
             return HardLabels()
         if kind == "one-per-image":
             return OnePerImage(self.small_store(images, seed, data) / ONE_PER_IMAGE)
-        return StoredLabels(self.full_store(kind, images, seed, data), kind)
+        return StoredLabels(
+            self.full_store(kind, images, seed, data),
+            kind,
+            (len(data), len(data.class_names)),
+            codec=kind,
+            epochs=self.view_epochs(kind) or self.config.student.fit.epochs,
+        )
+
+    def view_epochs(self, kind: str) -> int | None:
+        """Return how many epochs' views a student of ``kind`` goes round; None where each has its own."""
+        codec = parse_codec(kind) if kind.startswith(PREFIX) else None
+        if codec is None or codec.keep_one_in == 1:
+            return None
+        return codec.kept_epochs(self.config.student.fit.epochs)
 
     def small_store(self, images: str, seed: int, data: TrainingSet) -> Path:
         """Write the hard labels and one soft label per image; return their folder."""
@@ -174,30 +192,32 @@ class Comparison:
         return self.pipeline.out / name
 
     def full_store(self, kind: str, images: str, seed: int, data: TrainingSet) -> Path:
-        """Write the teacher's labels of every view of every epoch; return their folder.
+        """Write the teacher's labels of every view that students see, by a codec; return their folder.
 
         They are computed in the batches of the first seed's student; views do not depend on the student.
         """
         name = f"labels/{kind}" if images == "chosen" else f"labels/{kind}-{images}-{seed}"
         config = self.config.student
         order = config.seeds[0] if images == "chosen" else seed
+        epochs = self.view_epochs(kind) or config.fit.epochs
 
         def build(work: Path) -> Mapping[str, Any]:
             done = stored_epochs(work)
             batches = training_batches(
                 data, config.fit, seed=order, device=self.pipeline.device, first_epoch=done
             )
-            total = (config.fit.epochs - done) * -(-len(data) // config.fit.batch_size)
+            total = (epochs - done) * -(-len(data) // config.fit.batch_size)
             store_labels(
                 work,
                 self.online("teacher"),
                 iter(track(batches, total=total, label=f"storing labels ({kind})", unit="batch")),
-                epochs=config.fit.epochs,
+                epochs=epochs,
                 images=len(data),
                 classes=len(data.class_names),
-                dtype=torch.float32 if kind == "stored-fp32" else torch.float16,
+                codec=kind,
+                seed=self.config.seed,
             )
-            return {"epochs": config.fit.epochs}
+            return {"epochs": epochs}
 
         settings = {
             "labels": kind,
@@ -223,7 +243,7 @@ class Comparison:
             folder = self.small_store("chosen", 0, data)
             return (folder / (HARD if kind == "hard" else ONE_PER_IMAGE)).stat().st_size
         folder = self.full_store(kind, "chosen", 0, data)
-        return sum(size_bytes(path) for path in folder.glob("store-*.safetensors"))
+        return store_bytes(folder)
 
     def student(self, kind: str, images: str, seed: int, rate: float) -> Measurement:
         """Train and score one student, or read what an earlier run of it found."""
@@ -241,6 +261,7 @@ class Comparison:
                 seed=seed,
                 device=self.pipeline.device,
                 checkpoint=work / CHECKPOINT_NAME,
+                view_epochs=self.view_epochs(kind),
             )
             self.pipeline.watch(name, run, config.fit.epochs)
             save_weights(student, work / "student.safetensors")

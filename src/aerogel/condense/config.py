@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aerogel.condense.codecs.naming import PREFIX, parse_codec, suggest
 from aerogel.core.config import config
+from aerogel.errors import ConfigError, compose
 
 NetworkName = Literal["convnet", "resnet18"]
-LabelKind = Literal["generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard"]
 
+# Stored labels may be written by any codec; these are the kinds that have no parameters.
 LABEL_KINDS: tuple[str, ...] = ("generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard")
 
 
@@ -25,6 +27,21 @@ def _share(mistakes: list[str], owner: object, *names: str) -> None:
         value = getattr(owner, name)
         if not 0.0 <= value <= 1.0:
             mistakes.append(f"{name}: expected a share between 0 and 1; got {value}")
+
+
+def _find_unknown_labels(kind: str) -> str | None:
+    """Return what is wrong with the name of a kind of labels, or None."""
+    if kind in LABEL_KINDS:
+        return None
+    if not kind.startswith(PREFIX):
+        close = suggest(kind, LABEL_KINDS)
+        remedy = f"did you mean {close!r}?" if close else "choose one of these"
+        return compose(f"one of {', '.join(LABEL_KINDS)}, or another label codec", repr(kind), remedy)
+    try:
+        parse_codec(kind)
+    except ConfigError as fault:
+        return str(fault)
+    return None
 
 
 @config("condense.views", version=1)
@@ -216,15 +233,17 @@ class ProjectorConfig:
 class StudentConfig:
     """Set the network trained on the condensed set, and its loss: MSE to soft labels + ``ce_weight`` x CE.
 
-    ``width`` None is the network's published one, as for the teacher. Of several learning rates in ``lrs``
-    the best on held-out training images is taken; without any, it is ``fit.lr``.
+    ``labels`` are "generator", "teacher", "one-per-image", "hard" or the name of a label codec, such as
+    "stored-fp16", "stored-top10" or "stored-pruned10+int8". ``width`` None is the network's published one, as
+    for the teacher. Of several learning rates in ``lrs`` the best on held-out training images is taken;
+    without any, it is ``fit.lr``.
     """
 
     network: NetworkName = "convnet"
     width: int | None = None
     depth: int = 3
     ce_weight: float = 0.1
-    labels: tuple[LabelKind, ...] = ("generator", "stored-fp16", "one-per-image", "hard")
+    labels: tuple[str, ...] = ("generator", "stored-fp16", "one-per-image", "hard")
     random_baseline: bool = True
     seeds: tuple[int, ...] = (0,)
     lrs: tuple[float, ...] = ()
@@ -239,6 +258,8 @@ class StudentConfig:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
         _positive(mistakes, self, "width", "depth")
+        unknown = [fault for kind in self.labels if (fault := _find_unknown_labels(kind))]
+        mistakes += [f"labels: {fault}" for fault in unknown]
         if not self.seeds:
             mistakes.append("seeds: expected at least one; got none")
         if not all(rate > 0 for rate in self.lrs):

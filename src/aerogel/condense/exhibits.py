@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aerogel.condense.codecs.naming import PREFIX, parse_codec
 from aerogel.measure import format_bytes
 from aerogel.report import Block, Curve, Level, Picture, Pictures, Point, Scatter, Section, Series, TableBlock
 
@@ -45,7 +46,16 @@ def describe_sections(run: Run) -> tuple[Section, ...]:
 
 def name_row(row: Row) -> str:
     """Name one kind of labels on one choice of images."""
-    return NAMES[row.labels] if row.images == "chosen" else f"random images, {NAMES[row.labels]}"
+    return name_labels(row.labels) if row.images == "chosen" else f"random images, {name_labels(row.labels)}"
+
+
+def name_labels(kind: str) -> str:
+    """Name one kind of labels, also one that a codec stores."""
+    return NAMES[kind] if kind in NAMES else parse_codec(kind).title
+
+
+def _shorten(kind: str) -> str:
+    return _SHORT[kind] if kind in _SHORT else parse_codec(kind).short
 
 
 _CROPPED = (
@@ -97,7 +107,7 @@ def _show_accuracy(run: Run) -> Section:
     )
     points = [
         Point(
-            _SHORT[row.labels] if row.images == "chosen" else f"{_SHORT[row.labels]}, random",
+            _shorten(row.labels) if row.images == "chosen" else f"{_shorten(row.labels)}, random",
             row.label_bytes,
             row.accuracy.value,
             row.accuracy.spread,
@@ -123,7 +133,7 @@ def _show_accuracy(run: Run) -> Section:
     )
     rows = [
         (
-            NAMES[row.labels],
+            name_labels(row.labels),
             "chosen" if row.images == "chosen" else "random",
             row.label_bytes,
             row.backbone_bytes or None,
@@ -163,15 +173,15 @@ def _show_storage(run: Run) -> Section:
         ),
         ("the teacher itself, fp16", run.teacher_bytes, "ship the teacher instead of labels"),
     ]
-    for kind in ("stored-fp32", "stored-fp16", "one-per-image", "hard"):
+    coded = [row.labels for row in run.rows if row.labels not in NAMES]
+    for kind in ("stored-fp32", "stored-fp16", *coded, "one-per-image", "hard"):
         row = run.find(kind)
         if row is not None:
-            note = (
-                f"{epochs} epochs of {run.facts['images']:,} views"
-                if kind.startswith("stored")
-                else "whatever the view"
-            )
-            entries.append((NAMES[kind], row.label_bytes, note))
+            note = "whatever the view"
+            if kind.startswith(PREFIX):
+                kept = parse_codec(kind).kept_epochs(epochs)
+                note = f"{kept} epochs of {run.facts['images']:,} views"
+            entries.append((name_labels(kind), row.label_bytes, note))
     entries.append(
         ("the source's pixels", run.source_bytes, f"{run.facts['source']['images']:,} images, uncompressed")
     )

@@ -13,6 +13,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aerogel.condense.codecs.shards import stored_epochs
 from aerogel.condense.config import ProjectorConfig, ViewConfig
 from aerogel.condense.fit import EpochState, fit, fused
 from aerogel.condense.labels import (
@@ -20,7 +21,6 @@ from aerogel.condense.labels import (
     StoredLabels,
     make_batch,
     store_labels,
-    stored_epochs,
 )
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import Fidelity, compare_logits
@@ -195,7 +195,7 @@ def _store_targets(
             epochs=epochs,
             images=len(data),
             classes=len(data.class_names),
-            dtype=torch.float16,
+            codec="stored-fp16",
         )
     return StoredLabels(folder, lesson.targets.name)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +15,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aerogel.condense.codecs.encodings import Encoding, build_encoding, fit_codebooks, sample_size
+from aerogel.condense.codecs.naming import parse_codec
+from aerogel.condense.codecs.shards import (
+    CODEBOOK,
+    epochs_per_shard,
+    open_store,
+    read_codebooks,
+    stored_epochs,
+    write_codebooks,
+    write_shards,
+)
 from aerogel.condense.views import ViewParameters, Views
 from aerogel.core.folders import write_bytes_atomic
-from aerogel.errors import IntegrityError, MismatchError, compose
-
-_SHARD_BYTES = 128 * 2**20
+from aerogel.core.randomness import permutation
+from aerogel.errors import MismatchError, compose
 
 
 @dataclass(frozen=True)
@@ -127,37 +138,32 @@ class OnePerImage:
 class StoredLabels:
     """Read the label of every (epoch, sample) from safetensors shards, mapped into memory.
 
+    ``shape`` is (images, classes); it, the codec and the epochs must agree with what is stored, where given.
+
     Raises:
-        MismatchError: an epoch is asked for that was not stored.
+        IntegrityError: a shard or codebook is missing or damaged.
+        MismatchError: the labels are another codec's or of another number of classes, or, later, an epoch or
+            sample is asked for that was not stored.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        shape: tuple[int, int] | None = None,
+        *,
+        codec: str | None = None,
+        epochs: int | None = None,
+    ) -> None:
         self.name = name
-        self._starts: list[int] = []
-        self._shards: list[Tensor] = []
-        for path in sorted(folder.glob("store-*.safetensors")):
-            with safe_open(path, framework="pt") as stored:
-                self._starts.append(int(stored.metadata()["first_epoch"]))
-                self._shards.append(stored.get_tensor("labels"))
-        if not self._shards:
-            raise IntegrityError(
-                compose("shards store-*.safetensors", f"none in {folder}", "store the labels again")
-            )
-        self.epochs = self._starts[-1] + len(self._shards[-1])
+        parsed = None if codec is None else parse_codec(codec)
+        images, classes = shape or (None, None)
+        self._store = open_store(folder, codec=parsed, epochs=epochs, images=images, classes=classes)
+        self.epochs = self._store.epochs
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the stored logits of the batch's samples at its epoch."""
-        if not 0 <= batch.epoch < self.epochs:
-            raise MismatchError(
-                compose(
-                    f"an epoch below {self.epochs}, all that are stored",
-                    f"epoch {batch.epoch}",
-                    "store more epochs",
-                )
-            )
-        shard = int(np.searchsorted(self._starts, batch.epoch, side="right")) - 1
-        rows = self._shards[shard][batch.epoch - self._starts[shard]]
-        return rows[torch.from_numpy(batch.parameters.samples)].float().to(batch.views.device)
+        return self._store.rows(batch.epoch, batch.parameters.samples).to(batch.views.device)
 
 
 def store_labels(
@@ -168,50 +174,92 @@ def store_labels(
     epochs: int,
     images: int,
     classes: int,
-    dtype: torch.dtype,
+    codec: str = "stored-fp16",
+    seed: int = 0,
 ) -> None:
     """Write the labels of ``epochs`` x ``images`` views as safetensors shards of at most 128 MiB.
 
     ``batches`` gives every sample of epoch 0, then of epoch 1, and so on; labels computed in the batches of a
     training run equal, in float32, those the run would compute online. Shards already in ``folder`` are kept:
-    ``batches`` must then start at :func:`stored_epochs`.
+    ``batches`` must then start at :func:`~aerogel.condense.codecs.shards.stored_epochs`. Codebooks come
+    first, fitted to labels of the first epochs that ``seed`` draws, in a file of their own.
+
+    Raises:
+        MismatchError: the batches are of other epochs, the source gives no soft labels, or the shards in
+            ``folder`` are another codec's.
+        DataError: the codec cannot hold a logit.
     """
-    per_epoch = images * classes * torch.finfo(dtype).bits // 8
-    span = max(1, _SHARD_BYTES // per_epoch)
-    first = stored_epochs(folder)
+    parsed = parse_codec(codec)
+    first = stored_epochs(folder, parsed)
+    if first >= epochs:
+        return
+    labelled = _Labelled(source, batches)
+    seen: list[tuple[int, Tensor, Tensor]] = []
+    if parsed.has_codebook and first == 0 and not (folder / CODEBOOK).exists():
+        few = min(epochs, -(-sample_size(parsed) // images))
+        seen = list(labelled.take(0, few))
+        block, filled = _fill(seen, build_encoding(parse_codec("stored-fp32"), classes), 0, few, images)
+        _require_all(filled, labelled, 0, epochs)
+        drawn = permutation(seed, "codebook", 0, few * images)[: sample_size(parsed)]
+        rows = block["labels"].flatten(0, 1)[torch.from_numpy(drawn)]
+        write_codebooks(folder, fit_codebooks(parsed, rows, seed), parsed)
+    encoding = build_encoding(parsed, classes, read_codebooks(folder, parsed, classes))
+    span = epochs_per_shard(encoding, images)
     while first < epochs:
         last = min(first + span, epochs)
-        block = torch.empty(last - first, images, classes, dtype=dtype)
-        left = (last - first) * images
-        while left > 0:
-            batch = next(batches, None)
-            if batch is None or not first <= batch.epoch < last:
-                raise MismatchError(
-                    compose(
-                        f"batches of the epochs {first} to {epochs - 1} in order",
-                        "too few" if batch is None else f"one of epoch {batch.epoch}",
-                        "start them at stored_epochs(folder)",
-                    )
-                )
-            logits = source.logits(batch)
-            if logits is None:
-                raise MismatchError(
-                    compose("a source of soft labels", source.name, "store a teacher's labels")
-                )
-            block[batch.epoch - first, torch.from_numpy(batch.parameters.samples)] = logits.cpu().to(dtype)
-            left -= len(batch.labels)
-        path = folder / f"store-{first:05d}.safetensors"
-        write_bytes_atomic(path, save({"labels": block}, {"first_epoch": str(first)}))
+        known = (each for each in seen if first <= each[0] < last)
+        block, filled = _fill(chain(known, labelled.take(first, last)), encoding, first, last, images)
+        _require_all(filled, labelled, first, epochs)
+        write_shards(folder, block, codec=parsed, classes=classes, first_epoch=first)
         first = last
 
 
-def stored_epochs(folder: Path) -> int:
-    """Return how many epochs from 0 the shards in ``folder`` hold."""
-    done = 0
-    for path in sorted(folder.glob("store-*.safetensors")):
-        with safe_open(path, framework="pt") as stored:
-            done = int(stored.metadata()["first_epoch"]) + stored.get_slice("labels").get_shape()[0]
-    return done
+class _Labelled:
+    """Label batches as they are taken."""
+
+    def __init__(self, source: LabelSource, batches: Iterator[Batch]) -> None:
+        self.source = source
+        self.batches = batches
+        self.next = next(batches, None)
+
+    def take(self, first: int, last: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Yield epoch, samples [B] and logits [B, classes] up to a batch of another epoch than these."""
+        while self.next is not None and first <= self.next.epoch < last:
+            logits = self.source.logits(self.next)
+            if logits is None:
+                raise MismatchError(
+                    compose("a source of soft labels", self.source.name, "store a teacher's labels")
+                )
+            yield self.next.epoch, torch.from_numpy(self.next.parameters.samples), logits.cpu().float()
+            self.next = next(self.batches, None)
+
+
+def _fill(
+    labelled: Iterable[tuple[int, Tensor, Tensor]], encoding: Encoding, first: int, last: int, images: int
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the code of whole epochs, tensors [epochs, images, ...], and which labels came."""
+    filled = torch.zeros(last - first, images, dtype=torch.bool)
+    block = {
+        name: torch.zeros(last - first, images, *field.shape, dtype=field.dtype)
+        for name, field in encoding.layout.items()
+    }
+    for epoch, samples, logits in labelled:
+        filled[epoch - first, samples] = True
+        for name, code in encoding.encode(logits).items():
+            block[name][epoch - first, samples] = code
+    return block, filled
+
+
+def _require_all(filled: Tensor, labelled: _Labelled, first: int, epochs: int) -> None:
+    if not bool(filled.all()):
+        got = "too few" if labelled.next is None else f"one of epoch {labelled.next.epoch}"
+        raise MismatchError(
+            compose(
+                f"batches of the epochs {first} to {epochs - 1} in order",
+                got,
+                "start them at stored_epochs(folder)",
+            )
+        )
 
 
 def save_one_per_image(path: Path, source: nn.Module, images: Tensor, dtype: torch.dtype) -> None:

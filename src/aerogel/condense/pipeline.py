@@ -16,6 +16,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save
 
 from aerogel.condense import archive as shelf
+from aerogel.condense.codecs.naming import require_codecs
 from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logits
 from aerogel.condense.config import CondenseConfig, SelectionConfig
 from aerogel.condense.families import Backbone, load_backbone
@@ -76,6 +77,7 @@ class Pipeline:
     ) -> None:
         self.config = config
         self.sources = sources.check()
+        require_codecs(config.student.labels, len(sources.train.class_names))
         self.out = out
         self.command = command
         self.overwrite = overwrite

@@ -79,12 +79,17 @@ def train_student(
     device: str = "cpu",
     checkpoint: Path | None = None,
     fit_config: FitConfig | None = None,
+    view_epochs: int | None = None,
 ) -> Iterator[EpochState]:
-    """Train ``student`` on views of ``data`` labelled by ``labels``; yield after every epoch."""
+    """Train ``student`` on views of ``data`` labelled by ``labels``; yield after every epoch.
+
+    Every epoch has views of its own; with ``view_epochs`` the run goes round the views of that many.
+    """
     forward = fused(student.to(device), config.fit)
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
-        batch = make_batch(data.images, data.labels, data.views, epoch, samples, device)
+        shown = epoch % view_epochs if view_epochs else epoch
+        batch = make_batch(data.images, data.labels, data.views, shown, samples, device)
         return distillation_loss(forward(batch.views), labels.logits(batch), batch, config.ce_weight)
 
     return fit(
@@ -120,11 +125,13 @@ def choose_rate(
     *,
     seed: int,
     device: str = "cpu",
+    view_epochs: int | None = None,
     watch: Callable[[str, Iterator[EpochState]], Iterator[EpochState]] = lambda _, run: run,
 ) -> tuple[float, dict[str, float]]:
     """Choose among ``config.rates`` by accuracy on held-out real training images, never on test images.
 
     Returns the rate and each candidate's accuracy in percent; with one candidate nothing is trained.
+    ``view_epochs`` is that of :func:`train_student`.
     """
     if len(config.rates) == 1:
         return config.rates[0], {}
@@ -133,7 +140,14 @@ def choose_rate(
     for rate in config.rates:
         student = build_student(data, config, seed)
         run = train_student(
-            student, data, labels, config, seed=seed, device=device, fit_config=replace(config.fit, lr=rate)
+            student,
+            data,
+            labels,
+            config,
+            seed=seed,
+            device=device,
+            fit_config=replace(config.fit, lr=rate),
+            view_epochs=view_epochs,
         )
         for _ in watch(f"lr {rate:g}", run):
             pass

@@ -11,18 +11,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from aerogel.condense.codecs.encodings import view_bytes
+from aerogel.condense.codecs.naming import parse_codec
 from aerogel.condense.comparison import HARD, ONE_PER_IMAGE, Comparison
 from aerogel.condense.config import LABEL_KINDS
+from aerogel.condense.labels import Batch, StoredLabels, make_batch
 from aerogel.condense.pipeline import Pipeline
 from aerogel.core.config import to_dict
-from aerogel.errors import FolderConflictError
+from aerogel.errors import ConfigError, FolderConflictError, IntegrityError
 from tests.unit.condense import tiny
 
 FIT = {"epochs": 3, "batch_size": 4, "lr": 0.01}
+CODED = ("stored-int8", "stored-top2", "stored-pruned2", "stored-pruned2+int8", "stored-vq4", "stored-pq2x4")
+KINDS = (*LABEL_KINDS, *CODED)
 
 
 def comparison(out: Path, **student: Any) -> Comparison:
-    settings = {"labels": list(LABEL_KINDS), "random_baseline": True, "lrs": [1e-3], "fit": FIT, **student}
+    settings = {"labels": list(KINDS), "random_baseline": True, "lrs": [1e-3], "fit": FIT, **student}
     return Comparison(Pipeline(tiny.config(student=settings), tiny.sources(), out))
 
 
@@ -43,7 +48,7 @@ def test_there_is_a_row_for_every_kind_and_the_baseline(
     monkeypatch.setattr("aerogel.condense.comparison.train_student", unexpected)
     rows = made.rows()
     assert [(row.labels, row.images) for row in rows] == [
-        *((kind, "chosen") for kind in LABEL_KINDS),
+        *((kind, "chosen") for kind in KINDS),
         ("stored-fp16", "random"),
     ]
     assert all(0.0 <= row.accuracy.value <= 100.0 for row in rows)
@@ -58,6 +63,14 @@ def test_labels_weigh_what_lies_on_disk(made: Comparison) -> None:
         assert weight[kind] == sum(path.stat().st_size for path in paths)
     views, classes = 6 * FIT["epochs"], 3
     assert weight["stored-fp32"] - 4 * views * classes == weight["stored-fp16"] - 2 * views * classes
+    for kind in CODED:
+        folder = out / "labels" / kind
+        files = [path for path in folder.iterdir() if path.name != "manifest.json"]
+        assert weight[kind] == sum(path.stat().st_size for path in files)
+        parsed = parse_codec(kind)
+        kept = 6 * parsed.kept_epochs(FIT["epochs"])
+        books = 4 * classes * 2 if parsed.has_codebook else 0
+        assert 0 < weight[kind] - kept * view_bytes(parsed, classes) - books < 400 * len(files)
     assert weight["hard"] == (out / "labels" / "small" / HARD).stat().st_size
     assert weight["one-per-image"] == (out / "labels" / "small" / ONE_PER_IMAGE).stat().st_size
     labels = (out / "archive" / "labels").rglob("*")
@@ -78,10 +91,57 @@ def test_stored_float32_labels_train_the_student_of_the_online_teacher_bit_for_b
 
 
 def test_every_other_kind_of_labels_trains_another_student(made: Comparison) -> None:
-    students = [weights(made, kind) for kind in LABEL_KINDS if kind != "stored-fp32"]
+    students = [weights(made, kind) for kind in KINDS if kind != "stored-fp32"]
     students.append(weights(made, "stored-fp16", "random"))
     prints = {tuple(value.sum().item() for value in student.values()) for student in students}
     assert len(prints) == len(students)
+
+
+def test_pruned_students_go_round_the_views_that_have_labels(
+    made: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    shown: list[int] = []
+
+    def spy(images: Any, labels: Any, views: Any, epoch: int, samples: Any, device: str) -> Batch:
+        shown.append(epoch)
+        return make_batch(images, labels, views, epoch, samples, device)
+
+    out = Path(shutil.copytree(made.pipeline.out, tmp_path / "run"))
+    found = Comparison(Pipeline(made.config, made.pipeline.sources, out))
+    for kind, epochs in (("stored-pruned2", [0, 1, 0]), ("stored-fp16", [0, 1, 2])):
+        shutil.rmtree(out / "students" / f"{kind}-chosen-0")
+        with monkeypatch.context() as patch:
+            patch.setattr("aerogel.condense.student.make_batch", spy)
+            assert found.row(kind, "chosen").accuracy == made.row(kind, "chosen").accuracy
+        assert list(dict.fromkeys(shown)) == sorted(set(epochs))
+        assert [shown[2 * index] for index in range(3)] == epochs and len(shown) == 6
+        shown.clear()
+
+
+def test_a_damaged_store_is_refused_before_a_student_is_trained(
+    made: Comparison, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    out = Path(shutil.copytree(made.pipeline.out, tmp_path / "run"))
+    shutil.rmtree(out / "students" / "stored-vq4-chosen-0")
+    (out / "labels" / "stored-vq4" / "codebook.safetensors").unlink()
+    monkeypatch.delattr("aerogel.condense.student.fit")
+    found = Comparison(Pipeline(made.config, made.pipeline.sources, out))
+    with pytest.raises(IntegrityError, match="codebook"):
+        found.row("stored-vq4", "chosen")
+
+
+def test_codecs_for_more_classes_than_there_are_are_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="stored-top3 keeps 3 of 3 classes"):
+        comparison(tmp_path, labels=["stored-top3"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_rate_of_coded_labels_is_chosen_with_them(tmp_path: Path, made: Comparison) -> None:
+    out = Path(shutil.copytree(made.pipeline.out, tmp_path / "run"))
+    settings = {**to_dict(made.config.student), "lrs": [1e-9, 0.05]}
+    found = Comparison(Pipeline(tiny.config(student=settings), made.pipeline.sources, out))
+    assert isinstance(found.online("stored-int8"), StoredLabels)
+    assert found.rate("stored-pruned2+int8") in (1e-9, 0.05)
 
 
 def test_half_precision_stays_close_to_full(made: Comparison) -> None:
@@ -100,7 +160,7 @@ def test_another_generator_voids_no_student_of_other_labels(
     with pytest.raises(FolderConflictError):
         found.row("generator", "chosen")
     monkeypatch.delattr("aerogel.condense.comparison.train_student")
-    for kind in set(LABEL_KINDS) - {"generator"}:
+    for kind in set(KINDS) - {"generator"}:
         assert found.row(kind, "chosen").accuracy == made.row(kind, "chosen").accuracy
     assert found.row("stored-fp16", "random").accuracy == made.row("stored-fp16", "random").accuracy
 

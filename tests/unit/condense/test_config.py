@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -15,7 +16,6 @@ from aerogel.condense.config import (
     LABEL_KINDS,
     CondenseConfig,
     FitConfig,
-    LabelKind,
     NetworkName,
     ProjectorConfig,
     SelectionConfig,
@@ -54,9 +54,26 @@ UNLIKE_THE_DEFAULTS = CondenseConfig(
 )
 
 
-def test_label_kinds_are_the_literal() -> None:
-    assert get_args(LabelKind) == LABEL_KINDS
+def test_every_kind_of_labels_is_a_setting() -> None:
     assert set(StudentConfig().labels) <= set(LABEL_KINDS)
+    assert StudentConfig(labels=(*LABEL_KINDS, "stored-int8", "stored-pruned10+top3")).check() == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("harrd", "did you mean 'hard'"),
+        ("one_per_image", "did you mean 'one-per-image'"),
+        ("fp16", "did you mean 'stored-fp16'"),
+        ("int8", "did you mean 'stored-int8'"),
+        ("stored-itn8", "did you mean 'stored-int8'"),
+        ("stored-int8+pruned10", "did you mean 'stored-pruned10+int8'"),
+        ("stored-vq100000", "numbers from 2 to 32,768"),
+    ],
+)
+def test_unknown_labels_name_the_nearest(kind: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"student.*labels.*{re.escape(message)}"):
+        from_dict(CondenseConfig, {"student": {"labels": [kind]}})
 
 
 def test_network_names_are_the_registry() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 import aerogel
 from aerogel.condense.account import Run, open_run
+from aerogel.condense.codecs.naming import parse_codec
 from aerogel.condense.comparison import Row
 from aerogel.condense.config import LABEL_KINDS
 from aerogel.condense.exhibits import NAMES, describe_sections, name_row
@@ -37,6 +38,28 @@ def test_every_kind_of_labels_has_a_name() -> None:
     row = Row("hard", "random", Measurement("accuracy", 1.0, "%"), 1, 0, 1.0)
     assert name_row(row) == "random images, hard labels"
     assert name_row(replace(row, images="chosen")) == "hard labels"
+    assert name_row(replace(row, labels="stored-top5")) == "random images, all labels stored, top 5, fp16"
+    for kind in ("stored-fp16", "stored-fp32"):
+        assert NAMES[kind] == parse_codec(kind).title
+
+
+def test_labels_of_a_codec_stand_in_every_table_and_on_the_chart(run: Run) -> None:
+    added = [
+        Row(kind, "chosen", Measurement("accuracy", 50.0, "%"), size, 0, 1e-3)
+        for kind, size in (("stored-pruned2+int8", 321), ("stored-vq256", 123))
+    ]
+    coded = replace(run, rows=(*run.rows, *added))
+    (scatter,) = blocks(coded, Scatter)
+    assert isinstance(scatter, Scatter)
+    assert {"stored, 1 in 2, int8", "stored, vq 256"} <= {point.name for point in scatter.points}
+    tables = [block for block in blocks(coded, TableBlock) if isinstance(block, TableBlock)]
+    numbers = next(table for table in tables if "learning rate" in table.header)
+    assert ("all labels stored, codebook of 256", "chosen", 123) in {row[:3] for row in numbers.rows}
+    storage = {row[0]: row for row in next(table for table in tables if "note" in table.header).rows}
+    assert storage["labels of one epoch in 2 stored, int8"][1] == 321
+    epochs = run.config.student.fit.epochs
+    assert storage["labels of one epoch in 2 stored, int8"][4] == f"{-(-epochs // 2)} epochs of 6 views"
+    assert storage["all labels stored, codebook of 256"][4] == f"{epochs} epochs of 6 views"
 
 
 def test_pictures_are_the_stored_images_in_rows_of_a_class(run: Run) -> None:

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerogel.condense import labels as labels_module
+from aerogel.condense.codecs import shards as shards_module
+from aerogel.condense.codecs.shards import stored_epochs
 from aerogel.condense.config import ViewConfig
 from aerogel.condense.labels import (
     Batch,
@@ -28,7 +29,6 @@ from aerogel.condense.labels import (
     save_hard,
     save_one_per_image,
     store_labels,
-    stored_epochs,
 )
 from aerogel.condense.networks import build_classifier
 from aerogel.condense.views import Views
@@ -60,9 +60,7 @@ def run_of_batches(epochs: int = EPOCHS, first: int = 0) -> Iterator[Batch]:
             yield batch_of(order[start : start + 4], epoch)
 
 
-def store(
-    folder: Path, dtype: torch.dtype = torch.float32, source: LabelSource | None = None
-) -> StoredLabels:
+def store(folder: Path, codec: str = "stored-fp32", source: LabelSource | None = None) -> StoredLabels:
     folder.mkdir(exist_ok=True)
     store_labels(
         folder,
@@ -71,7 +69,7 @@ def store(
         epochs=EPOCHS,
         images=IMAGES,
         classes=CLASSES,
-        dtype=dtype,
+        codec=codec,
     )
     return StoredLabels(folder, "stored")
 
@@ -204,7 +202,7 @@ def test_hard_labels_take_the_smallest_type(tmp_path: Path, classes: int, width:
 def test_stored_float32_labels_are_the_online_ones_bit_for_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, per_shard: int, name: str
 ) -> None:
-    monkeypatch.setattr(labels_module, "_SHARD_BYTES", per_shard * IMAGES * CLASSES * 4)
+    monkeypatch.setattr(shards_module, "SHARD_BYTES", per_shard * IMAGES * CLASSES * 4)
     online = NetworkLabels("teacher", teacher(name))
     stored = store(tmp_path, source=online)
     assert stored.epochs == EPOCHS
@@ -217,7 +215,7 @@ def test_stored_float32_labels_are_the_online_ones_bit_for_bit(
 
 def test_stored_float16_labels_are_rounded_once(tmp_path: Path) -> None:
     online = NetworkLabels("teacher", teacher())
-    stored = store(tmp_path, torch.float16)
+    stored = store(tmp_path, "stored-fp16")
     for batch in run_of_batches():
         theirs, ours = online.logits(batch), stored.logits(batch)
         assert theirs is not None
@@ -227,13 +225,13 @@ def test_stored_float16_labels_are_rounded_once(tmp_path: Path) -> None:
         assert bool(((ours - theirs).abs() <= theirs.abs() * 2.0**-11 + 2.0**-24).all())
 
 
-@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.float16, 2)])
+@pytest.mark.parametrize(("codec", "width"), [("stored-fp32", 4), ("stored-fp16", 2)])
 @pytest.mark.parametrize("per_shard", [1, 2, 100])
 def test_stored_labels_weigh_epochs_times_images_times_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, width: int, per_shard: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str, width: int, per_shard: int
 ) -> None:
-    monkeypatch.setattr(labels_module, "_SHARD_BYTES", per_shard * IMAGES * CLASSES * width)
-    store(tmp_path, dtype)
+    monkeypatch.setattr(shards_module, "SHARD_BYTES", per_shard * IMAGES * CLASSES * width)
+    store(tmp_path, codec)
     shards = sorted(tmp_path.iterdir())
     assert len(shards) == -(-EPOCHS // per_shard)
     assert all(path.name.startswith("store-") and path.suffix == ".safetensors" for path in shards)
@@ -248,7 +246,7 @@ def test_stored_labels_weigh_epochs_times_images_times_classes(
 def test_a_killed_store_is_continued_to_the_same_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
 ) -> None:
-    monkeypatch.setattr(labels_module, "_SHARD_BYTES", 2 * IMAGES * CLASSES * 4)
+    monkeypatch.setattr(shards_module, "SHARD_BYTES", 2 * IMAGES * CLASSES * 4)
     store(tmp_path / "straight")
 
     class Killed(Exception):
@@ -285,9 +283,9 @@ def test_a_finished_store_asks_for_nothing(tmp_path: Path) -> None:
 def test_refuses_batches_of_other_epochs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int, given: str
 ) -> None:
-    monkeypatch.setattr(labels_module, "_SHARD_BYTES", 2 * IMAGES * CLASSES * 4)
+    monkeypatch.setattr(shards_module, "SHARD_BYTES", 2 * IMAGES * CLASSES * 4)
     online = NetworkLabels("teacher", teacher())
-    sizes = {"images": IMAGES, "classes": CLASSES, "dtype": torch.float32}
+    sizes = {"images": IMAGES, "classes": CLASSES, "codec": "stored-fp32"}
     store_labels(tmp_path, online, run_of_batches(), epochs=2, **sizes)  # type: ignore[arg-type]
     before = contents(tmp_path)
     with pytest.raises(MismatchError, match=f"epochs 2 to 4 in order; got {given}"):

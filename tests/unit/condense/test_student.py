@@ -63,11 +63,11 @@ def trained(labels: LabelSource, config: StudentConfig, seed: int = 1) -> dict[s
 
 
 def stored(
-    folder: Path, source: LabelSource, config: StudentConfig, dtype: torch.dtype, seed: int = 1
+    folder: Path, source: LabelSource, config: StudentConfig, codec: str, seed: int = 1
 ) -> StoredLabels:
     folder.mkdir()
     made = training_batches(DATA, config.fit, seed=seed)
-    store_labels(folder, source, made, epochs=FIT.epochs, images=COUNT, classes=CLASSES, dtype=dtype)
+    store_labels(folder, source, made, epochs=FIT.epochs, images=COUNT, classes=CLASSES, codec=codec)
     return StoredLabels(folder, "stored")
 
 
@@ -82,8 +82,8 @@ def test_stored_float32_labels_train_the_student_of_the_online_teacher(
     assert [len(batch) for batch in batches(order_seed(1), 0, COUNT, FIT.batch_size)] == [8, 8, 3]
     online = teacher(name)
     exact = trained(online, config)
-    assert trained(stored(tmp_path / "fp32", online, config, torch.float32), config) == exact
-    assert trained(stored(tmp_path / "fp16", online, config, torch.float16), config) != exact
+    assert trained(stored(tmp_path / "fp32", online, config, "stored-fp32"), config) == exact
+    assert trained(stored(tmp_path / "fp16", online, config, "stored-fp16"), config) != exact
     assert trained(online, config, seed=2) != exact
 
 
