@@ -47,6 +47,18 @@ class Condensed:
         load_condensed(target)
         return target
 
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Send the condensed set to a dataset repository ``user/name`` of the hub; return its address.
+
+        Raises:
+            ConfigError: ``repo_id`` is no name on the hub.
+            DataError: the hub refuses, or cannot be reached.
+            IntegrityError: a file is damaged; nothing is sent then.
+        """
+        return self.data.push_to_hub(repo_id, private=private, token=token, revision=revision)
+
     def labels(self, views: Tensor) -> Tensor:
         """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1]."""
         return self.data.labels(views)

@@ -38,9 +38,14 @@ class Batch:
 
     def hard_loss(self, logits: Tensor) -> Tensor:
         """Return the mean cross-entropy of ``logits`` [B, classes] to the mixed labels (arXiv 1905.04899)."""
-        own = functional.cross_entropy(logits, self.labels, reduction="none")
-        partner = functional.cross_entropy(logits, self.partner_labels, reduction="none")
-        return (self.weights * own + (1.0 - self.weights) * partner).mean()
+        return mixed_cross_entropy(logits, self.labels, self.partner_labels, self.weights)
+
+
+def mixed_cross_entropy(logits: Tensor, labels: Tensor, partner_labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean cross-entropy of ``logits`` [B, classes] to two classes, the first by ``weights``."""
+    own = functional.cross_entropy(logits, labels, reduction="none")
+    partner = functional.cross_entropy(logits, partner_labels, reduction="none")
+    return (weights * own + (1.0 - weights) * partner).mean()
 
 
 def make_batch(
