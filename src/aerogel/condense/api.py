@@ -103,7 +103,8 @@ def condense(
     the set to score on). ``out`` keeps every stage, so that a killed run continues; without it a folder in
     the user's cache, named after the settings and the data, does. ``settings`` are fields of
     :class:`CondenseConfig`, nested ones as dicts. With ``compare``, students are trained with each kind of
-    labels in ``student.labels``. Implements HeLlO, arXiv 2408.08201.
+    labels in ``student.labels``. Under ``accelerate launch`` or ``torchrun`` the processes share every stage,
+    and the first one writes. Implements HeLlO, arXiv 2408.08201.
 
     Raises:
         ConfigError: a setting is wrong; all mistakes are listed.
@@ -121,6 +122,8 @@ def condense(
     data = pipeline.archive
     rows = tuple(Comparison(pipeline).rows()) if compare else ()
     result = Condensed(config, folder, data, rows, pipeline)
+    if not pipeline.leads:
+        return result
     save_config(config, folder / RECIPE)
     write_text_atomic(folder / RESULT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
     return result

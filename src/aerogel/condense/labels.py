@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.views import ViewParameters, Views
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.errors import IntegrityError, MismatchError, compose
 
@@ -174,40 +175,50 @@ def store_labels(
     images: int,
     classes: int,
     dtype: torch.dtype,
+    crew: Crew = ALONE,
 ) -> None:
     """Write the labels of ``epochs`` x ``images`` views as safetensors shards of at most 128 MiB.
 
     ``batches`` gives every sample of epoch 0, then of epoch 1, and so on; labels computed in the batches of a
     training run equal, in float32, those the run would compute online. Shards already in ``folder`` are kept:
-    ``batches`` must then start at :func:`stored_epochs`.
+    ``batches`` must then start at :func:`stored_epochs`. The processes of a ``crew`` each give batches of
+    their own, which together are all; the first one writes.
+
+    Raises:
+        MismatchError: a label is missing, or there is none to store.
     """
     per_epoch = images * classes * torch.finfo(dtype).bits // 8
     span = max(1, _SHARD_BYTES // per_epoch)
-    first = stored_epochs(folder)
+    first = crew.tell(stored_epochs(folder))
+    batch = next(batches, None) if first < epochs else None
     while first < epochs:
         last = min(first + span, epochs)
-        block = torch.empty(last - first, images, classes, dtype=dtype)
-        left = (last - first) * images
-        while left > 0:
-            batch = next(batches, None)
-            if batch is None or not first <= batch.epoch < last:
-                raise MismatchError(
-                    compose(
-                        f"batches of the epochs {first} to {epochs - 1} in order",
-                        "too few" if batch is None else f"one of epoch {batch.epoch}",
-                        "start them at stored_epochs(folder)",
-                    )
-                )
+        block = torch.zeros(last - first, images, classes, dtype=dtype)
+        filled = torch.zeros(last - first, images, dtype=torch.int32)
+        while batch is not None and first <= batch.epoch < last:
             logits = source.logits(batch)
             if logits is None:
                 raise MismatchError(
                     compose("a source of soft labels", source.name, "store a teacher's labels")
                 )
-            block[batch.epoch - first, torch.from_numpy(batch.parameters.samples)] = logits.cpu().to(dtype)
-            left -= len(batch.labels)
-        path = folder / f"store-{first:05d}.safetensors"
-        write_bytes_atomic(path, save({"labels": block}, {"first_epoch": str(first)}))
+            place = (batch.epoch - first, torch.from_numpy(batch.parameters.samples))
+            block[place] = logits.cpu().to(dtype)
+            filled[place] = 1
+            batch = next(batches, None)
+        if not bool(crew.add(filled).all()):
+            raise MismatchError(
+                compose(
+                    f"batches of the epochs {first} to {epochs - 1} in order",
+                    "too few" if batch is None else f"one of epoch {batch.epoch}",
+                    "start them at stored_epochs(folder)",
+                )
+            )
+        block = crew.add(block)
+        if crew.leads:
+            path = folder / f"store-{first:05d}.safetensors"
+            write_bytes_atomic(path, save({"labels": block}, {"first_epoch": str(first)}))
         first = last
+    crew.tell("stored")  # nobody reads before all is written
 
 
 def stored_epochs(folder: Path) -> int:

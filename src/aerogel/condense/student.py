@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.config import FitConfig, StudentConfig
-from aerogel.condense.fit import EpochState, batches, fit, fused
+from aerogel.condense.fit import EpochState, batches, fit, fused, share_loss
 from aerogel.condense.labels import Batch, LabelSource, make_batch
 from aerogel.condense.networks import Classifier, build_classifier
 from aerogel.condense.teacher import predict
 from aerogel.condense.views import Views
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.randomness import derive_seed
 from aerogel.measure import Measurement, measure_accuracy
 from aerogel.zoo.imageset import ImageSet
@@ -79,8 +80,12 @@ def train_student(
     device: str = "cpu",
     checkpoint: Path | None = None,
     fit_config: FitConfig | None = None,
+    crew: Crew = ALONE,
 ) -> Iterator[EpochState]:
-    """Train ``student`` on views of ``data`` labelled by ``labels``; yield after every epoch."""
+    """Train ``student`` on views of ``data`` labelled by ``labels``; yield after every epoch.
+
+    The processes of a ``crew`` share every batch.
+    """
     forward = fused(student.to(device), config.fit)
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
@@ -89,21 +94,31 @@ def train_student(
 
     return fit(
         student,
-        batch_loss,
+        share_loss(batch_loss, crew),
         config=fit_config or config.fit,
         population=len(data),
         seed=order_seed(seed),
         device=device,
         checkpoint=checkpoint,
+        crew=crew,
     )
 
 
 def training_batches(
-    data: TrainingSet, fit_config: FitConfig, *, seed: int, device: str = "cpu", first_epoch: int = 0
+    data: TrainingSet,
+    fit_config: FitConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    first_epoch: int = 0,
+    crew: Crew = ALONE,
 ) -> Iterator[Batch]:
-    """Yield the very batches that a student with ``seed`` is trained on, to store their labels."""
+    """Yield the very batches that a student with ``seed`` is trained on, to store their labels.
+
+    The processes of a ``crew`` take turns.
+    """
     for epoch in range(first_epoch, fit_config.epochs):
-        for samples in batches(order_seed(seed), epoch, len(data), fit_config.batch_size):
+        for samples in crew.take_turns(batches(order_seed(seed), epoch, len(data), fit_config.batch_size)):
             yield make_batch(data.images, data.labels, data.views, epoch, samples, device)
 
 
@@ -121,6 +136,7 @@ def choose_rate(
     seed: int,
     device: str = "cpu",
     watch: Callable[[str, Iterator[EpochState]], Iterator[EpochState]] = lambda _, run: run,
+    crew: Crew = ALONE,
 ) -> tuple[float, dict[str, float]]:
     """Choose among ``config.rates`` by accuracy on held-out real training images, never on test images.
 
@@ -133,7 +149,14 @@ def choose_rate(
     for rate in config.rates:
         student = build_student(data, config, seed)
         run = train_student(
-            student, data, labels, config, seed=seed, device=device, fit_config=replace(config.fit, lr=rate)
+            student,
+            data,
+            labels,
+            config,
+            seed=seed,
+            device=device,
+            fit_config=replace(config.fit, lr=rate),
+            crew=crew,
         )
         for _ in watch(f"lr {rate:g}", run):
             pass
