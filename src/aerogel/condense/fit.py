@@ -102,10 +102,9 @@ def fit(
     before the resume point are not yielded again; those in ``save_after``, counted from 1, are saved only
     once the caller is done with them, so that a kill between the two repeats the epoch.
 
-    Every process of a ``crew`` calls this alike; ``batch_loss`` then returns its part of the loss, as
-    :func:`share_loss` makes it. Gradients are added up, so that all take the step of one process with the
-    whole batch. Batch normalisation sees each process's share alone; its running statistics are averaged at
-    the end of every epoch. The first process saves, all read.
+    Every process of a ``crew`` calls this alike, with its part of the loss as :func:`share_loss` makes it.
+    Gradients are added up; running statistics of batch normalisations, which see each process's share, are
+    averaged after every epoch. The first process saves, all read.
 
     Raises:
         DivergedError: the loss is no finite number.
@@ -134,12 +133,8 @@ def fit(
         _average_statistics_(module, crew)
         history.append(float(np.mean(losses)))
         yield EpochState(epoch, history[-1], time.monotonic() - begin)
-        due = (
-            time.monotonic() - last_save > _SAVE_EVERY_S
-            or epoch + 1 in save_after
-            or epoch + 1 == config.epochs
-        )
-        if checkpoint and due and crew.leads:
+        late = time.monotonic() - last_save > _SAVE_EVERY_S
+        if checkpoint and crew.leads and (late or epoch + 1 in {*save_after, config.epochs}):
             _save(module, optimiser, checkpoint, history)
             last_save = time.monotonic()
 
