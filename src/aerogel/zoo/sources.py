@@ -34,7 +34,7 @@ def load_images(
 
     source: an existing path (image folder, folder of IDX files, parquet file or folder, folder written by
     `datasets.save_to_disk`, webdataset tar shards: a file, a folder, or a pattern such as
-    "shards/train-*.tar"); else "digits" or "fashion-mnist"; else a dataset name of the Hugging Face
+    ``shards/train-*.tar``); else "digits" or "fashion-mnist"; else a dataset name of the Hugging Face
     hub, optionally "owner/name:config".
     size: scale the short side to this many pixels and cut the centre square; None needs equal sizes.
     channels: 1 or 3; None keeps grey sets grey.
