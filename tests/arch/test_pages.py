@@ -15,7 +15,20 @@ from tests.arch.rules import dotted
 from tests.arch.tree import ROOT, name_of
 
 # Programs that a reader has or is told to get. Another one is a decision, made here.
-KNOWN_PROGRAMS = {"apt-get", "cd", "export", "git", "pip", "python", "python3", "ls", "source", "torchrun"}
+KNOWN_PROGRAMS = {
+    "accelerate",
+    "apt-get",
+    "cd",
+    "export",
+    "git",
+    "hf",
+    "pip",
+    "python",
+    "python3",
+    "ls",
+    "source",
+    "torchrun",
+}
 
 
 def place(block: Block) -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from aerogel.cli import main
 from aerogel.measure import size_bytes
+from tests.unit.zoo.fake_hub import FakeHub
 
 
 def last_json(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
@@ -92,6 +93,19 @@ def test_eval_of_the_teacher_gives_the_recorded_accuracy(
     accuracy = last_json(capsys)["accuracy"]
     assert isinstance(accuracy, dict)
     assert accuracy["value"] == recorded["value"]
+
+
+def test_push_sends_the_set_of_a_run(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub = FakeHub(tmp_path / "hub", tmp_path / "snapshots").install(monkeypatch)
+    assert main(["condense", "push", str(run), "anna/tiny", "--private", "--json"]) == 0
+    found = last_json(capsys)
+    assert (found["address"], found["repo"]) == ("https://hub.test/datasets/anna/tiny", "anna/tiny")
+    assert hub.asked("create")[0]["private"] is True
+    assert size_bytes(hub.root / "anna/tiny/labels") == size_bytes(run / "archive" / "labels")
+    assert main(["condense", "push", str(run), "tiny"]) == 2
+    assert "user/name" in capsys.readouterr().err
 
 
 def test_report_writes_beside_the_run_or_where_told(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

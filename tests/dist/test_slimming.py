@@ -85,6 +85,6 @@ def test_one_process_leads(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("word", ["x", ("done", "")])
 def test_one_process_hears_itself(word: Any) -> None:
-    from aerogel.slim.crew import Crew
+    from aerogel.core.crew import Crew
 
     assert Crew().tell(word) == word

@@ -74,6 +74,8 @@ def run_condense(
         command=read_command(),
         compare=compare,
     )
+    if not result.pipeline.leads:
+        return OK
     report = describe(result)
     page = write_page(report, folder / "report.html", screen)
     _show_rows(result, screen)

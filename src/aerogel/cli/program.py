@@ -16,6 +16,7 @@ from aerogel.cli import (
     eval,
     export,
     judging,
+    push,
     report,
     sample,
     size,
@@ -53,6 +54,7 @@ _CONDENSE_VERBS: tuple[_Verb, ...] = (
     ("eval", eval.eval_command, eval.EXAMPLES),
     ("verify", verify.verify_command, verify.EXAMPLES),
     ("size", size.size_command, size.EXAMPLES),
+    ("push", push.push_command, push.EXAMPLES),
 )
 _SAMPLE_VERBS: tuple[_Verb, ...] = (
     ("plan", trials.plan_command, trials.PLAN_EXAMPLES),

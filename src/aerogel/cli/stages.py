@@ -74,6 +74,8 @@ def run_stages(name: str, data: str | None, settings: Settings | None, json: boo
     sources = open_sources(config, config.dataset, None)
     pipeline = Pipeline(config, sources, folder, overwrite=settings.overwrite, command=read_command())
     manifest = pipeline.manifest(name)
+    if not pipeline.leads:
+        return OK
     screen = Screen(json_wanted=json)
     rows = [(file, format_bytes(entry.bytes)) for file, entry in sorted(manifest.files.items())]
     screen.show_table(f"{folder / name}: {manifest.kind}", ("file", "size"), rows, right=("size",))

@@ -11,6 +11,7 @@ from aerogel.core.area import Area
 if TYPE_CHECKING:
     from aerogel.condense.api import Condensed, condense
     from aerogel.condense.cache import CachedLabels
+    from aerogel.condense.collation import DistillationCollator
     from aerogel.condense.comparison import Comparison, Row
     from aerogel.condense.condensed import CondensedSet, load_condensed
     from aerogel.condense.config import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from aerogel.condense.labels import HardLabels, LabelSource, NetworkLabels, OnePerImage, StoredLabels
     from aerogel.condense.pipeline import Pipeline
     from aerogel.condense.sources import Sources
+    from aerogel.condense.trainer import DistillationTrainer
     from aerogel.condense.views import Views
 
 __all__ = [
@@ -33,6 +35,8 @@ __all__ = [
     "CondenseConfig",
     "Condensed",
     "CondensedSet",
+    "DistillationCollator",
+    "DistillationTrainer",
     "FitConfig",
     "HardLabels",
     "LabelSource",
@@ -55,6 +59,7 @@ __all__ = [
 _HOMES = {
     "api": ("Condensed", "condense"),
     "cache": ("CachedLabels",),
+    "collation": ("DistillationCollator",),
     "comparison": ("Comparison", "Row"),
     "condensed": ("CondensedSet", "load_condensed"),
     "config": (
@@ -69,6 +74,7 @@ _HOMES = {
     "labels": ("HardLabels", "LabelSource", "NetworkLabels", "OnePerImage", "StoredLabels"),
     "pipeline": ("Pipeline",),
     "sources": ("Sources",),
+    "trainer": ("DistillationTrainer",),
     "views": ("Views",),
 }
 

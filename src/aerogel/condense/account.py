@@ -15,10 +15,11 @@ from aerogel.condense.comparison import Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
 from aerogel.condense.exhibits import describe_sections
-from aerogel.condense.run_folder import RECIPE, RESULT, TIMINGS
+from aerogel.condense.run_folder import RECIPE, RESULT
 from aerogel.condense.teacher import load_teacher
 from aerogel.core.config import load_config, to_dict
 from aerogel.core.environment import environment
+from aerogel.core.staging import TIMINGS
 from aerogel.errors import DataError, IntegrityError, compose
 from aerogel.measure import Measurement, format_bytes, format_duration
 from aerogel.report import Receipt, ReceiptLine, Report

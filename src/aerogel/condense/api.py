@@ -47,6 +47,18 @@ class Condensed:
         load_condensed(target)
         return target
 
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Send the condensed set to a dataset repository ``user/name`` of the hub; return its address.
+
+        Raises:
+            ConfigError: ``repo_id`` is no name on the hub.
+            DataError: the hub refuses, or cannot be reached.
+            IntegrityError: a file is damaged; nothing is sent then.
+        """
+        return self.data.push_to_hub(repo_id, private=private, token=token, revision=revision)
+
     def labels(self, views: Tensor) -> Tensor:
         """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1]."""
         return self.data.labels(views)
@@ -91,7 +103,8 @@ def condense(
     the set to score on). ``out`` keeps every stage, so that a killed run continues; without it a folder in
     the user's cache, named after the settings and the data, does. ``settings`` are fields of
     :class:`CondenseConfig`, nested ones as dicts. With ``compare``, students are trained with each kind of
-    labels in ``student.labels``. Implements HeLlO, arXiv 2408.08201.
+    labels in ``student.labels``. Under ``accelerate launch`` or ``torchrun`` the processes share every stage,
+    and the first one writes. Implements HeLlO, arXiv 2408.08201.
 
     Raises:
         ConfigError: a setting is wrong; all mistakes are listed.
@@ -109,6 +122,8 @@ def condense(
     data = pipeline.archive
     rows = tuple(Comparison(pipeline).rows()) if compare else ()
     result = Condensed(config, folder, data, rows, pipeline)
+    if not pipeline.leads:
+        return result
     save_config(config, folder / RECIPE)
     write_text_atomic(folder / RESULT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
     return result

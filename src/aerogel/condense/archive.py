@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from aerogel.condense.card import write_metadata
 from aerogel.core.folders import verify_folder
 from aerogel.core.manifests import Manifest
 from aerogel.errors import IntegrityError, compose
@@ -131,15 +132,7 @@ def write_card(path: Path, *, name: str, facts: Mapping[str, Any]) -> None:
     classes = ", ".join(str(value) for value in facts["class_names"])
     path.write_text(
         f"""---
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: data/train-*.parquet
-tags:
-- dataset-distillation
-- aerogel
----
+{write_metadata(facts, path.parent / IMAGES)}---
 # {name}, condensed
 
 {facts["images"]} images that stand for {facts["source"]["images"]} ({facts["ipc"]} per class), with
@@ -153,6 +146,8 @@ data = aerogel.load_condensed("path/to/this/folder")
 view = data[0]["view"]
 soft = data.labels(view[None])
 ```
+
+The images alone open in Hugging Face datasets: `datasets.load_dataset("path/to/this/folder", split="train")`.
 
 | what | bytes |
 |---|---|

@@ -129,12 +129,14 @@ class Comparison:
                 device=self.pipeline.device,
                 view_epochs=self.view_epochs(kind),
                 watch=watch,
+                crew=self.pipeline.crew,
             )
             return {"rate": best, "held_out_accuracy": found}
 
         settings = {"student": to_dict(config), "labels": kind, "views": to_dict(self.config.views)}
         inputs = self._inputs(kind, "chosen", 0)
-        return float(self.pipeline.run(name, "learning-rate", settings, inputs, build).facts["rate"])
+        done = self.pipeline.run(name, "learning-rate", settings, inputs, build, together=True)
+        return float(done.facts["rate"])
 
     def online(self, kind: str) -> LabelSource:
         """Return the source for ``kind`` without a store where there is one.
@@ -202,11 +204,12 @@ class Comparison:
         epochs = self.view_epochs(kind) or config.fit.epochs
 
         def build(work: Path) -> Mapping[str, Any]:
-            done = stored_epochs(work)
+            crew = self.pipeline.crew
+            done = crew.tell(stored_epochs(work))
             batches = training_batches(
-                data, config.fit, seed=order, device=self.pipeline.device, first_epoch=done
+                data, config.fit, seed=order, device=self.pipeline.device, first_epoch=done, crew=crew
             )
-            total = (epochs - done) * -(-len(data) // config.fit.batch_size)
+            total = (epochs - done) * -(-len(data) // (config.fit.batch_size * crew.size))
             store_labels(
                 work,
                 self.online("teacher"),
@@ -216,6 +219,7 @@ class Comparison:
                 classes=len(data.class_names),
                 codec=kind,
                 seed=self.config.seed,
+                crew=crew,
             )
             return {"epochs": epochs}
 
@@ -226,7 +230,7 @@ class Comparison:
             "order": order,
             "views": to_dict(self.config.views),
         }
-        self.pipeline.run(name, "labels", settings, self._inputs(kind, images, seed), build)
+        self.pipeline.run(name, "labels", settings, self._inputs(kind, images, seed), build, together=True)
         return self.pipeline.out / name
 
     def label_bytes(self, kind: str) -> int:
@@ -237,8 +241,9 @@ class Comparison:
             return delta_bytes(out / "archive")
         if kind == "teacher":
             path = out / TEACHER_WEIGHED
-            save_weights(self.pipeline.teacher.classifier, path, torch.float16)
-            return path.stat().st_size
+            if self.pipeline.leads:
+                save_weights(self.pipeline.teacher.classifier, path, torch.float16)
+            return int(self.pipeline.crew.tell(path.stat().st_size if self.pipeline.leads else 0))
         if kind in ("hard", "one-per-image"):
             folder = self.small_store("chosen", 0, data)
             return (folder / (HARD if kind == "hard" else ONE_PER_IMAGE)).stat().st_size
@@ -262,8 +267,11 @@ class Comparison:
                 device=self.pipeline.device,
                 checkpoint=work / CHECKPOINT_NAME,
                 view_epochs=self.view_epochs(kind),
+                crew=self.pipeline.crew,
             )
             self.pipeline.watch(name, run, config.fit.epochs)
+            if not self.pipeline.leads:
+                return {}
             save_weights(student, work / "student.safetensors")
             forward = fused(student.eval(), config.fit)
             accuracy = score(forward, self.pipeline.sources.test, self.pipeline.device)
@@ -278,7 +286,8 @@ class Comparison:
         }
         views = to_dict(self.config.views)
         settings = {**shape, "fit": fit, "labels": kind, "images": images, "seed": seed, "views": views}
-        facts = self.pipeline.run(name, "student", settings, self._inputs(kind, images, seed), build).facts
+        inputs = self._inputs(kind, images, seed)
+        facts = self.pipeline.run(name, "student", settings, inputs, build, together=True).facts
         return Measurement.from_dict(facts["accuracy"])
 
     def _inputs(self, kind: str, images: str, seed: int) -> dict[str, str]:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from aerogel.condense.archive import IMAGES, LABELS, StoredImages, open_archive, read_images
+from aerogel.condense.archive import IMAGES, KIND, LABELS, StoredImages, open_archive, read_images
 from aerogel.condense.config import ViewConfig
 from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.labels import NetworkLabels
@@ -22,7 +23,13 @@ from aerogel.condense.views import Views
 from aerogel.core.config import from_dict
 from aerogel.core.manifests import Manifest
 from aerogel.errors import ConfigError, IntegrityError, MismatchError, compose
+from aerogel.zoo.publication import fetch_folder, publish_folder
 
+if TYPE_CHECKING:
+    from aerogel.condense.collation import DistillationCollator
+
+HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_REPLACED = ("data/*", "labels/*")
 _PROBE_TOLERANCE = 0.05
 
 
@@ -105,6 +112,32 @@ class CondensedSet(Dataset[dict[str, Any]]):
         """Return what a student is trained on."""
         return TrainingSet(self.images, self.class_labels, self.views, self.class_names, self.mean, self.std)
 
+    def collator(self, processor: Any = None, *, channels: int | None = None) -> DistillationCollator:
+        """Return what makes batches for transformers' Trainer from keys of views, soft labels included.
+
+        ``processor`` is the model's image processor; without one, views keep their size and are normalised by
+        the set's own statistics. ``channels`` is what the model takes; grey serves as RGB.
+        """
+        from aerogel.condense.collation import DistillationCollator
+
+        return DistillationCollator(self, processor, channels=channels)
+
+    def push_to_hub(
+        self, repo_id: str, *, private: bool = False, token: str | None = None, revision: str | None = None
+    ) -> str:
+        """Send the set to a dataset repository ``user/name`` of the Hugging Face hub; return its address.
+
+        Every file is verified first, and exactly those of the manifest are sent. ``revision`` is the branch.
+
+        Raises:
+            ConfigError: ``repo_id`` is no name on the hub.
+            DataError: the hub refuses, or cannot be reached.
+            IntegrityError: a file is damaged; nothing is sent then.
+        """
+        return publish_folder(
+            self.folder, repo_id, KIND, private=private, token=token, revision=revision, replaced=_REPLACED
+        )
+
     def to_hf(self) -> Any:
         """Return the images and labels as a Hugging Face ``datasets.Dataset``."""
         from datasets import Dataset as HuggingFaceDataset
@@ -112,13 +145,26 @@ class CondensedSet(Dataset[dict[str, Any]]):
         return HuggingFaceDataset.from_parquet(str(self.folder / IMAGES))
 
 
-def load_condensed(path: str | Path) -> CondensedSet:
+def load_condensed(
+    path: str | Path, *, revision: str | None = None, token: str | None = None
+) -> CondensedSet:
     """Open a condensed set, refusing it unless every file is as its manifest says.
 
+    ``path`` is a folder, or a dataset repository ``user/name`` of the Hugging Face hub: there, at
+    ``revision`` (a branch, tag or commit), exactly the files of its manifest are fetched, once. A folder of
+    that name goes before the hub.
+
     Raises:
+        DataError: no such folder; or no such repository, or no network.
         IntegrityError: a file is damaged, missing or too many; nothing is loaded then.
     """
     folder = Path(path)
+    if isinstance(path, str) and not folder.exists() and HUB_NAME.fullmatch(path):
+        folder = fetch_folder(path, KIND, revision=revision, token=token)
+    elif revision is not None:
+        raise ConfigError(
+            compose("a name on the hub beside revision", f"the folder {folder}", "leave revision out")
+        )
     manifest = open_archive(folder)
     facts = manifest.facts
     stored = read_images(

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from aerogel.condense.config import FitConfig
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.devices import choose_dtype
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.randomness import derive_seed, permutation, seed_torch
@@ -64,6 +65,23 @@ def batches(seed: int, epoch: int, population: int, batch_size: int) -> list[np.
     return np.split(order, cuts)
 
 
+def share_loss(mean_loss: BatchLoss, crew: Crew) -> BatchLoss:
+    """Return this process's part of ``mean_loss``, a mean over samples; the parts add up to the whole.
+
+    Batches are the same whatever the number of processes, and each computes its share of one.
+    """
+    if crew.size == 1:
+        return mean_loss
+
+    def part(epoch: int, samples: np.ndarray) -> Tensor:
+        share = crew.take_share(samples)
+        if not len(share):
+            return torch.zeros(())
+        return mean_loss(epoch, share) * (len(share) / len(samples))
+
+    return part
+
+
 def fit(
     module: nn.Module,
     batch_loss: BatchLoss,
@@ -74,6 +92,7 @@ def fit(
     device: str,
     checkpoint: Path | None = None,
     save_after: frozenset[int] = frozenset(),
+    crew: Crew = ALONE,
 ) -> Iterator[EpochState]:
     """Train the parameters of ``module`` that require a gradient; yield after every epoch.
 
@@ -83,8 +102,13 @@ def fit(
     before the resume point are not yielded again; those in ``save_after``, counted from 1, are saved only
     once the caller is done with them, so that a kill between the two repeats the epoch.
 
+    Every process of a ``crew`` calls this alike, with its part of the loss as :func:`share_loss` makes it.
+    Gradients are added up; running statistics of batch normalisations, which see each process's share, are
+    averaged after every epoch. The first process saves, all read.
+
     Raises:
         DivergedError: the loss is no finite number.
+        MismatchError: the processes do not train the same, or do not see the same checkpoint.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
@@ -93,6 +117,7 @@ def fit(
     steps = config.epochs * steps_per_epoch
     history = _resume(module, optimiser, checkpoint) if checkpoint else []
     first = len(history)
+    crew.require_agreement(f"{config}, {population} samples, seed {seed}, from epoch {first}")
     last_save = time.monotonic()
     for epoch in range(first, config.epochs):
         begin = time.monotonic()
@@ -103,16 +128,13 @@ def fit(
                 rate = learning_rate(epoch * steps_per_epoch + index, steps, config)
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
                     loss = batch_loss(epoch, samples)
-                losses.append(_finite(loss, epoch, config))
-                _step(optimiser, trained, loss, rate, config.clip)
+                losses.append(_finite(crew.add(loss), epoch, config))
+                _step(optimiser, trained, loss, rate, config.clip, crew)
+        _average_statistics_(module, crew)
         history.append(float(np.mean(losses)))
         yield EpochState(epoch, history[-1], time.monotonic() - begin)
-        due = (
-            time.monotonic() - last_save > _SAVE_EVERY_S
-            or epoch + 1 in save_after
-            or epoch + 1 == config.epochs
-        )
-        if checkpoint and due:
+        late = time.monotonic() - last_save > _SAVE_EVERY_S
+        if checkpoint and crew.leads and (late or epoch + 1 in {*save_after, config.epochs}):
             _save(module, optimiser, checkpoint, history)
             last_save = time.monotonic()
 
@@ -140,15 +162,35 @@ def _finite(loss: Tensor, epoch: int, config: FitConfig) -> float:
 
 
 def _step(
-    optimiser: torch.optim.Optimizer, trained: list[nn.Parameter], loss: Tensor, rate: float, clip: float
+    optimiser: torch.optim.Optimizer,
+    trained: list[nn.Parameter],
+    loss: Tensor,
+    rate: float,
+    clip: float,
+    crew: Crew,
 ) -> None:
     """Update ``trained`` once, at learning rate ``rate``, with the gradient norm clipped to ``clip``."""
     for group in optimiser.param_groups:
         group["lr"] = rate
     optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+    if loss.requires_grad:  # a process without a share has none
+        loss.backward()
+    crew.add_gradients_(trained)
     nn.utils.clip_grad_norm_(trained, clip)
     optimiser.step()
+
+
+def _average_statistics_(module: nn.Module, crew: Crew) -> None:
+    """Give all processes the mean of the running statistics that each gathered from its shares."""
+    if crew.size == 1:
+        return
+    for layer in module.modules():
+        running = (getattr(layer, name, None) for name in ("running_mean", "running_var"))
+        # A frozen layer gathers none, and a mean over processes could be off by a rounding.
+        if any(parameter.requires_grad for parameter in layer.parameters(recurse=False)):
+            for values in running:
+                if values is not None:
+                    values.copy_(crew.add(values) / crew.size)
 
 
 def _save(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, losses: list[float]) -> None:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from aerogel.condense.codecs.shards import stored_epochs
 from aerogel.condense.config import ProjectorConfig, ViewConfig
-from aerogel.condense.fit import EpochState, fit, fused
+from aerogel.condense.fit import EpochState, fit, fused, share_loss
 from aerogel.condense.labels import (
     Batch,
     StoredLabels,
@@ -26,6 +26,7 @@ from aerogel.condense.merged import Merged
 from aerogel.condense.projector import Fidelity, compare_logits
 from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.devices import choose_dtype
 from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed, uniforms
@@ -57,7 +58,7 @@ class MeanLogits:
 class Lesson:
     """Hold what the label generator ``adapted`` is trained with; ``work`` is the folder of its stage.
 
-    ``norms`` is its backbone's.
+    ``norms`` is its backbone's. The processes of ``crew`` share every batch, and the first one writes.
     """
 
     adapted: PeftModel
@@ -69,6 +70,7 @@ class Lesson:
     device: str
     work: Path
     norms: Mapping[str, str] = field(default_factory=dict)
+    crew: Crew = ALONE
 
     @property
     def views(self) -> Views:
@@ -111,12 +113,13 @@ def train_generator(lesson: Lesson) -> Iterator[EpochState]:
 
     return fit(
         lesson.adapted,
-        batch_loss,
+        share_loss(batch_loss, lesson.crew),
         config=config.fit,
         population=len(lesson.data),
         seed=derive_seed(lesson.seed, "generator/order"),
         device=lesson.device,
         checkpoint=lesson.checkpoint,
+        crew=lesson.crew,
     )
 
 
@@ -134,15 +137,18 @@ def tune_generator(lesson: Lesson, condensed: TrainingSet) -> Iterator[EpochStat
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         draws = uniforms(draw_seed, "real", epoch, samples[: max(1, len(samples) // _CONDENSED_PER_REAL)], 1)
-        ours, our_targets = show(epoch, samples)
-        theirs, their_targets = show_real(epoch, (draws[:, 0] * len(data)).astype(np.int64))
-        logits = lesson.forward(torch.cat([ours.views, theirs.views]))
-        loss = functional.mse_loss(logits, torch.cat([our_targets, their_targets]))
+        reals = (draws[:, 0] * len(data)).astype(np.int64)
+        shares = ((show, lesson.crew.take_share(samples)), (show_real, lesson.crew.take_share(reals)))
+        shown = [see(epoch, share) for see, share in shares if len(share)]
+        if not shown:
+            return torch.zeros(())
+        logits = lesson.forward(torch.cat([batch.views for batch, _ in shown]))
+        loss = functional.mse_loss(logits, torch.cat([targets for _, targets in shown]))
         if config.ce_weight:
-            first, second = logits.split([len(our_targets), len(their_targets)])
-            hard = len(first) * ours.hard_loss(first) + len(second) * theirs.hard_loss(second)
-            loss = loss + config.ce_weight * hard / len(logits)
-        return loss
+            parts = logits.split([len(targets) for _, targets in shown])
+            hard = [len(part) * batch.hard_loss(part) for part, (batch, _) in zip(parts, shown, strict=True)]
+            loss = loss + config.ce_weight * torch.stack(hard).sum() / len(logits)
+        return loss * (len(logits) / (len(samples) + len(reals))) if lesson.crew.size > 1 else loss
 
     return fit(
         lesson.adapted,
@@ -152,6 +158,7 @@ def tune_generator(lesson: Lesson, condensed: TrainingSet) -> Iterator[EpochStat
         seed=draw_seed,
         device=lesson.device,
         checkpoint=lesson.checkpoint / "tune",
+        crew=lesson.crew,
     )
 
 
@@ -177,11 +184,12 @@ def _store_targets(
     lesson: Lesson, data: ImageSet | TrainingSet, views: Views, epochs: int, name: str
 ) -> StoredLabels:
     """Write the teachers' logits for ``epochs`` epochs of ``views`` of ``data``, in float16."""
-    folder = lesson.checkpoint / name
-    folder.mkdir(parents=True, exist_ok=True)
-    first = stored_epochs(folder)
+    folder, crew = lesson.checkpoint / name, lesson.crew
+    if crew.leads:
+        folder.mkdir(parents=True, exist_ok=True)
+    first = crew.tell(stored_epochs(folder))
     parts = np.split(np.arange(len(data)), range(_BATCH, len(data), _BATCH))
-    order = [(epoch, part) for epoch in range(first, epochs) for part in parts]
+    order = crew.take_turns([(epoch, part) for epoch in range(first, epochs) for part in parts])
     batches = (
         make_batch(data.images, data.labels, views, epoch, part, lesson.device)
         for epoch, part in track(order, total=len(order), label="teachers' logits", unit="batch")
@@ -196,6 +204,7 @@ def _store_targets(
             images=len(data),
             classes=len(data.class_names),
             codec="stored-fp16",
+            crew=crew,
         )
     return StoredLabels(folder, lesson.targets.name)
 

@@ -27,6 +27,7 @@ from aerogel.condense.codecs.shards import (
     write_shards,
 )
 from aerogel.condense.views import ViewParameters, Views
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.randomness import permutation
 from aerogel.errors import MismatchError, compose
@@ -49,9 +50,14 @@ class Batch:
 
     def hard_loss(self, logits: Tensor) -> Tensor:
         """Return the mean cross-entropy of ``logits`` [B, classes] to the mixed labels (arXiv 1905.04899)."""
-        own = functional.cross_entropy(logits, self.labels, reduction="none")
-        partner = functional.cross_entropy(logits, self.partner_labels, reduction="none")
-        return (self.weights * own + (1.0 - self.weights) * partner).mean()
+        return mixed_cross_entropy(logits, self.labels, self.partner_labels, self.weights)
+
+
+def mixed_cross_entropy(logits: Tensor, labels: Tensor, partner_labels: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean cross-entropy of ``logits`` [B, classes] to two classes, the first by ``weights``."""
+    own = functional.cross_entropy(logits, labels, reduction="none")
+    partner = functional.cross_entropy(logits, partner_labels, reduction="none")
+    return (weights * own + (1.0 - weights) * partner).mean()
 
 
 def make_batch(
@@ -176,13 +182,15 @@ def store_labels(
     classes: int,
     codec: str = "stored-fp16",
     seed: int = 0,
+    crew: Crew = ALONE,
 ) -> None:
     """Write the labels of ``epochs`` x ``images`` views as safetensors shards of at most 128 MiB.
 
     ``batches`` gives every sample of epoch 0, then of epoch 1, and so on; labels computed in the batches of a
     training run equal, in float32, those the run would compute online. Shards already in ``folder`` are kept:
     ``batches`` must then start at :func:`~aerogel.condense.codecs.shards.stored_epochs`. Codebooks come
-    first, fitted to labels of the first epochs that ``seed`` draws, in a file of their own.
+    first, fitted to labels of the first epochs that ``seed`` draws, in a file of their own. The processes of
+    a ``crew`` each give batches of their own, which together are all; the first one writes.
 
     Raises:
         MismatchError: the batches are of other epochs, the source gives no soft labels, or the shards in
@@ -190,28 +198,33 @@ def store_labels(
         DataError: the codec cannot hold a logit.
     """
     parsed = parse_codec(codec)
-    first = stored_epochs(folder, parsed)
+    first = crew.tell(stored_epochs(folder, parsed))
     if first >= epochs:
         return
     labelled = _Labelled(source, batches)
     seen: list[tuple[int, Tensor, Tensor]] = []
-    if parsed.has_codebook and first == 0 and not (folder / CODEBOOK).exists():
+    if crew.tell(parsed.has_codebook and first == 0 and not (folder / CODEBOOK).exists()):
         few = min(epochs, -(-sample_size(parsed) // images))
         seen = list(labelled.take(0, few))
-        block, filled = _fill(seen, build_encoding(parse_codec("stored-fp32"), classes), 0, few, images)
+        block, filled = _fill(seen, build_encoding(parse_codec("stored-fp32"), classes), 0, few, images, crew)
         _require_all(filled, labelled, 0, epochs)
-        drawn = permutation(seed, "codebook", 0, few * images)[: sample_size(parsed)]
-        rows = block["labels"].flatten(0, 1)[torch.from_numpy(drawn)]
-        write_codebooks(folder, fit_codebooks(parsed, rows, seed), parsed)
+        if crew.leads:
+            drawn = permutation(seed, "codebook", 0, few * images)[: sample_size(parsed)]
+            rows = block["labels"].flatten(0, 1)[torch.from_numpy(drawn)]
+            write_codebooks(folder, fit_codebooks(parsed, rows, seed), parsed)
+        crew.tell("fitted")
     encoding = build_encoding(parsed, classes, read_codebooks(folder, parsed, classes))
     span = epochs_per_shard(encoding, images)
     while first < epochs:
         last = min(first + span, epochs)
         known = (each for each in seen if first <= each[0] < last)
-        block, filled = _fill(chain(known, labelled.take(first, last)), encoding, first, last, images)
+        taken = chain(known, labelled.take(first, last))
+        block, filled = _fill(taken, encoding, first, last, images, crew)
         _require_all(filled, labelled, first, epochs)
-        write_shards(folder, block, codec=parsed, classes=classes, first_epoch=first)
+        if crew.leads:
+            write_shards(folder, block, codec=parsed, classes=classes, first_epoch=first)
         first = last
+    crew.tell("stored")  # nobody reads before all is written
 
 
 class _Labelled:
@@ -235,19 +248,26 @@ class _Labelled:
 
 
 def _fill(
-    labelled: Iterable[tuple[int, Tensor, Tensor]], encoding: Encoding, first: int, last: int, images: int
+    labelled: Iterable[tuple[int, Tensor, Tensor]],
+    encoding: Encoding,
+    first: int,
+    last: int,
+    images: int,
+    crew: Crew,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Return the code of whole epochs, tensors [epochs, images, ...], and which labels came."""
-    filled = torch.zeros(last - first, images, dtype=torch.bool)
+    """Return the code of whole epochs, tensors [epochs, images, ...], and which labels came anywhere."""
+    filled = torch.zeros(last - first, images, dtype=torch.uint8)
     block = {
         name: torch.zeros(last - first, images, *field.shape, dtype=field.dtype)
         for name, field in encoding.layout.items()
     }
     for epoch, samples, logits in labelled:
-        filled[epoch - first, samples] = True
+        filled[epoch - first, samples] = 1
         for name, code in encoding.encode(logits).items():
             block[name][epoch - first, samples] = code
-    return block, filled
+    # Where one process has a code the others have zero bytes, so bytes add up to it in any number format.
+    joined = {name: crew.add(part.view(torch.uint8)).view(part.dtype) for name, part in block.items()}
+    return joined, crew.add(filled) > 0
 
 
 def _require_all(filled: Tensor, labelled: _Labelled, first: int, epochs: int) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
@@ -30,7 +29,6 @@ from aerogel.condense.generator import (
 )
 from aerogel.condense.packing import describe_set
 from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
-from aerogel.condense.run_folder import TIMINGS
 from aerogel.condense.selection import Patch, Selection, select_images
 from aerogel.condense.sources import Sources
 from aerogel.condense.student import TrainingSet
@@ -46,15 +44,19 @@ from aerogel.condense.teacher import (
     train_teacher,
 )
 from aerogel.condense.views import Views
+from aerogel.core.canonical import canonical_json
 from aerogel.core.config import to_dict
+from aerogel.core.crew import Crew
 from aerogel.core.devices import choose_device
 from aerogel.core.folders import write_bytes_atomic, write_text_atomic
 from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
-from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
+from aerogel.core.stages import CHECKPOINT_NAME
+from aerogel.core.staging import Staging
 from aerogel.errors import ConfigError, DataError, compose
 from aerogel.measure import measure_accuracy
+from aerogel.zoo.launch import join_crew
 
 STAGES = ("teacher", "selection", "generator", "archive")
 _PROBE_IMAGES = 8
@@ -63,7 +65,9 @@ _PROBE_IMAGES = 8
 class Pipeline:
     """Condense ``sources`` into ``out``, stage by stage; a finished stage is opened, a cut one continued.
 
-    Each stage method makes sure of the stages before it and returns what its folder holds.
+    Each stage method makes sure of the stages before it and returns what its folder holds. Where accelerate
+    started several processes, each makes the same calls: they share trainings, selection and stored labels,
+    and the first one writes.
     """
 
     def __init__(
@@ -79,8 +83,6 @@ class Pipeline:
         self.sources = sources.check()
         require_codecs(config.student.labels, len(sources.train.class_names))
         self.out = out
-        self.command = command
-        self.overwrite = overwrite
         device = choose_device(config.device)
         announce(f"device: {device.value} ({device.reason})")
         self.device = device.value
@@ -94,7 +96,19 @@ class Pipeline:
                     "raise teacher.held_out, or add images",
                 )
             )
-        self._done: dict[str, Manifest] = {}
+        self.staging = Staging(out, config.seed, overwrite, command, join_crew(self.device))
+        if self.crew.size > 1:
+            self.crew.require_agreement(canonical_json([to_dict(config), self.data_digest]))
+
+    @property
+    def crew(self) -> Crew:
+        """Return the processes that make this run."""
+        return self.staging.crew
+
+    @property
+    def leads(self) -> bool:
+        """Tell whether this process writes what the run leaves behind; of several, only the first does."""
+        return self.crew.leads
 
     def run(
         self,
@@ -103,14 +117,15 @@ class Pipeline:
         settings: Mapping[str, Any],
         inputs: Mapping[str, str],
         build: Callable[[Path], Mapping[str, Any]],
+        *,
+        together: bool = False,
     ) -> Manifest:
-        """Run one stage once and note how long it took, added up over interruptions, in ``timings.json``."""
-        if name not in self._done:
-            begin = time.monotonic()
-            stage = Stage(self.out / name, kind, settings, inputs, self.config.seed, self.command)
-            self._done[name] = run_stage(stage, build, overwrite=self.overwrite)
-            self._note_time(name, time.monotonic() - begin)
-        return self._done[name]
+        """Run one stage once, and note in ``timings.json`` how long it took.
+
+        The first process alone calls ``build``; with ``together`` all do, and the others write nothing and
+        return no facts.
+        """
+        return self.staging.run(name, kind, settings, inputs, build, together=together)
 
     def watch(self, label: str, run: Iterator[EpochState], epochs: int) -> list[EpochState]:
         """Train to the end with a progress bar."""
@@ -130,7 +145,8 @@ class Pipeline:
             # Known by its content: the same teacher in another place is the same teacher.
             settings["path"] = None
             inputs = {**inputs, "imported": identify_import(config.path)}
-        self.run("teacher", "teacher", settings, inputs, self._build_teacher)
+        together = config.path is None
+        self.run("teacher", "teacher", settings, inputs, self._build_teacher, together=together)
         teacher = load_teacher(self.out / "teacher")
         require_same_classes(teacher, self.sources.train)
         wanted = self.config.projector.weak_teachers
@@ -151,9 +167,17 @@ class Pipeline:
         else:
             classifier = build_teacher(self.train, config, self.config.seed)
             run = train_teacher(
-                classifier, self.train, config, seed=self.config.seed, device=self.device, work=work
+                classifier,
+                self.train,
+                config,
+                seed=self.config.seed,
+                device=self.device,
+                work=work,
+                crew=self.crew,
             )
             self.watch("teacher", run, config.fit.epochs)
+            if not self.leads:
+                return {}
         figures = {
             name: measure_accuracy(
                 predict(classifier, part.images, self.device), part.labels, name=name
@@ -179,7 +203,10 @@ class Pipeline:
                 ipc=self.config.ipc,
                 seed=seed,
                 device=self.device,
+                crew=self.crew,
             )
+            if not self.leads:
+                return {}
             tensors = {"images": found.images, "labels": found.labels}
             write_bytes_atomic(work / "images.safetensors", save(tensors))
             origins = [[patch.to_dict() for patch in patches] for patches in found.patches]
@@ -188,7 +215,7 @@ class Pipeline:
 
         settings = {"selection": to_dict(chosen), "ipc": self.config.ipc, "seed": seed}
         inputs = {**self.data_digest, "teacher": self.digest("teacher")}
-        manifest = self.run(name, "selection", settings, inputs, build)
+        manifest = self.run(name, "selection", settings, inputs, build, together=True)
         tensors = load_file(self.out / name / "images.safetensors")
         origins = json.loads((self.out / name / "provenance.json").read_text(encoding="utf-8"))
         patches = tuple(
@@ -245,7 +272,7 @@ class Pipeline:
             "backbone": self.backbone.sha256,
         }
         settings = {"projector": to_dict(config), "views": to_dict(self.config.views)}
-        self.run("generator", "label-generator", settings, inputs, self._build_generator)
+        self.run("generator", "label-generator", settings, inputs, self._build_generator, together=True)
         return load_adapter(self.plain_projector(), self.out / "generator").to(self.device)
 
     def digest(self, name: str) -> str:
@@ -254,9 +281,9 @@ class Pipeline:
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of the stage called ``name``, running it first where needed."""
-        if name not in self._done and name in STAGES:
+        if name not in self.staging.done and name in STAGES:
             getattr(self, name)
-        return self._done[name]
+        return self.staging.done[name]
 
     def _build_generator(self, work: Path) -> Mapping[str, Any]:
         config, views = self.config.projector, self.config.views
@@ -269,11 +296,15 @@ class Pipeline:
         )
         teachers = self.teacher.snapshots[-config.weak_teachers :]
         seed, norms = self.config.seed, self.backbone.norms
-        lesson = Lesson(adapted, self.train, teachers, config, views, seed, self.device, work, norms)
+        lesson = Lesson(
+            adapted, self.train, teachers, config, views, seed, self.device, work, norms, self.crew
+        )
         self.watch("label generator", train_generator(lesson), config.fit.epochs)
         if config.tune_epochs:
             run = tune_generator(lesson, self.training_set)
             self.watch("tuning it to the images", run, config.tune_epochs)
+        if not self.leads:
+            return {}
         save_adapter(adapted, work, getattr(torch, config.dtype))
         stored = load_adapter(self.plain_projector(), work).to(self.device)
         fidelity = measure_fidelity(
@@ -318,9 +349,3 @@ class Pipeline:
         settings = {"projector": config.projector.backbone, "ipc": config.ipc, "views": to_dict(config.views)}
         self.run("archive", shelf.KIND, settings, inputs, build)
         return load_condensed(self.out / "archive")
-
-    def _note_time(self, name: str, seconds: float) -> None:
-        path = self.out / TIMINGS
-        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-        known[name] = round(known.get(name, 0.0) + seconds, 3)
-        write_text_atomic(path, json.dumps(known, indent=2, sort_keys=True) + "\n")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aerogel.core.staging import TIMINGS
 from aerogel.errors import FolderExistsError, compose
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
-TIMINGS = "timings.json"
 REPORT = "report.html"
 TEACHER_WEIGHED = "teacher.fp16.safetensors"
 

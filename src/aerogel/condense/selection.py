@@ -14,6 +14,7 @@ from torch.nn import functional
 from aerogel.condense.config import SelectionConfig
 from aerogel.condense.teacher import predict
 from aerogel.condense.views import crop
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.randomness import derive_seed, permutation, uniforms
 from aerogel.errors import DataError, compose
 from aerogel.zoo.imageset import ImageSet
@@ -157,12 +158,19 @@ def _shrink(views: Tensor, size: int) -> Tensor:
 
 
 def select_images(
-    data: ImageSet, teacher: nn.Module, config: SelectionConfig, *, ipc: int, seed: int, device: str
+    data: ImageSet,
+    teacher: nn.Module,
+    config: SelectionConfig,
+    *,
+    ipc: int,
+    seed: int,
+    device: str,
+    crew: Crew = ALONE,
 ) -> Selection:
     """Pick ``ipc`` images per class: score crops, keep the surest of each image, tile the best.
 
     The result depends on the data, the teacher, the config and the seed; not on batch sizes or on other
-    classes.
+    classes. The processes of a ``crew`` share the classes, and all get the result.
 
     Raises:
         DataError: a class has fewer images than are asked for; nothing is computed then.
@@ -185,11 +193,14 @@ def select_images(
             )
         )
     teacher.eval()
-    images, labels, patches = [], [], []
-    for label, members in classes.items():
-        pixels, origins = _select_class(
-            data, teacher, label, members, wanted, config, seed, size // tiles, device
+    found = []
+    for label in crew.take_turns(list(classes)):
+        picked = _select_class(
+            data, teacher, label, classes[label], wanted, config, seed, size // tiles, device
         )
+        found.append((label, *picked))
+    images, labels, patches = [], [], []
+    for label, pixels, origins in sorted(crew.gather(found), key=lambda each: each[0]):
         # Patch k of every image is one of the k-th best: each mosaic gets its share of the surest crops.
         grid = pixels.view(tiles, tiles, ipc, *pixels.shape[1:])
         images.append(grid.permute(2, 3, 0, 4, 1, 5).reshape(ipc, pixels.shape[1], size, size))

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.config import FitConfig, StudentConfig
-from aerogel.condense.fit import EpochState, batches, fit, fused
+from aerogel.condense.fit import EpochState, batches, fit, fused, share_loss
 from aerogel.condense.labels import Batch, LabelSource, make_batch
 from aerogel.condense.networks import Classifier, build_classifier
 from aerogel.condense.teacher import predict
 from aerogel.condense.views import Views
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.randomness import derive_seed
 from aerogel.measure import Measurement, measure_accuracy
 from aerogel.zoo.imageset import ImageSet
@@ -80,10 +81,12 @@ def train_student(
     checkpoint: Path | None = None,
     fit_config: FitConfig | None = None,
     view_epochs: int | None = None,
+    crew: Crew = ALONE,
 ) -> Iterator[EpochState]:
     """Train ``student`` on views of ``data`` labelled by ``labels``; yield after every epoch.
 
-    Every epoch has views of its own; with ``view_epochs`` the run goes round the views of that many.
+    Every epoch has views of its own; with ``view_epochs`` the run goes round the views of that many. The
+    processes of a ``crew`` share every batch.
     """
     forward = fused(student.to(device), config.fit)
 
@@ -94,21 +97,31 @@ def train_student(
 
     return fit(
         student,
-        batch_loss,
+        share_loss(batch_loss, crew),
         config=fit_config or config.fit,
         population=len(data),
         seed=order_seed(seed),
         device=device,
         checkpoint=checkpoint,
+        crew=crew,
     )
 
 
 def training_batches(
-    data: TrainingSet, fit_config: FitConfig, *, seed: int, device: str = "cpu", first_epoch: int = 0
+    data: TrainingSet,
+    fit_config: FitConfig,
+    *,
+    seed: int,
+    device: str = "cpu",
+    first_epoch: int = 0,
+    crew: Crew = ALONE,
 ) -> Iterator[Batch]:
-    """Yield the very batches that a student with ``seed`` is trained on, to store their labels."""
+    """Yield the very batches that a student with ``seed`` is trained on, to store their labels.
+
+    The processes of a ``crew`` take turns.
+    """
     for epoch in range(first_epoch, fit_config.epochs):
-        for samples in batches(order_seed(seed), epoch, len(data), fit_config.batch_size):
+        for samples in crew.take_turns(batches(order_seed(seed), epoch, len(data), fit_config.batch_size)):
             yield make_batch(data.images, data.labels, data.views, epoch, samples, device)
 
 
@@ -127,6 +140,7 @@ def choose_rate(
     device: str = "cpu",
     view_epochs: int | None = None,
     watch: Callable[[str, Iterator[EpochState]], Iterator[EpochState]] = lambda _, run: run,
+    crew: Crew = ALONE,
 ) -> tuple[float, dict[str, float]]:
     """Choose among ``config.rates`` by accuracy on held-out real training images, never on test images.
 
@@ -148,6 +162,7 @@ def choose_rate(
             device=device,
             fit_config=replace(config.fit, lr=rate),
             view_epochs=view_epochs,
+            crew=crew,
         )
         for _ in watch(f"lr {rate:g}", run):
             pass

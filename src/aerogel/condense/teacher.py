@@ -25,10 +25,11 @@ from aerogel.condense.families.classifier import (
     require_channels,
     save_classifier,
 )
-from aerogel.condense.fit import EpochState, fit, fused
+from aerogel.condense.fit import EpochState, fit, fused, share_loss
 from aerogel.condense.labels import make_batch
 from aerogel.condense.networks import Classifier, build_classifier
 from aerogel.condense.views import Views
+from aerogel.core.crew import ALONE, Crew
 from aerogel.core.folders import (
     read_manifest,
     sha256_file,
@@ -81,11 +82,19 @@ def build_teacher(data: ImageSet, config: TeacherConfig, seed: int) -> Classifie
 
 
 def train_teacher(
-    classifier: Classifier, data: ImageSet, config: TeacherConfig, *, seed: int, device: str, work: Path
+    classifier: Classifier,
+    data: ImageSet,
+    config: TeacherConfig,
+    *,
+    seed: int,
+    device: str,
+    work: Path,
+    crew: Crew = ALONE,
 ) -> Iterator[EpochState]:
     """Train ``classifier`` on augmented views of ``data`` with hard labels; write snapshots to ``work``.
 
-    Yields after every epoch. A run that was killed continues from ``work/checkpoint``.
+    Yields after every epoch. A run that was killed continues from ``work/checkpoint``. The processes of a
+    ``crew`` share every batch; the first one writes.
     """
     views = Views(config.views, derive_seed(seed, "teacher/views"), len(data))
     forward = fused(classifier.to(device), config.fit)
@@ -102,16 +111,17 @@ def train_teacher(
     kept = snapshot_epochs(config.fit.epochs, config.snapshots)
     run = fit(
         classifier,
-        batch_loss,
+        share_loss(batch_loss, crew),
         config=config.fit,
         population=len(data),
         seed=derive_seed(seed, "teacher/order"),
         device=device,
         checkpoint=work / CHECKPOINT_NAME,
         save_after=frozenset(kept),
+        crew=crew,
     )
     for state in run:
-        if state.epoch + 1 in kept:
+        if state.epoch + 1 in kept and crew.leads:
             save_weights(classifier, work / f"snapshot-{kept.index(state.epoch + 1):02d}.safetensors")
         yield state
 

@@ -11,6 +11,7 @@ from typing import Any
 from aerogel.core.config import load_config, to_dict
 from aerogel.core.environment import environment
 from aerogel.core.manifests import Manifest, read_manifest
+from aerogel.core.staging import TIMINGS
 from aerogel.errors import DataError, IntegrityError, compose
 from aerogel.measure import Measurement, format_bytes, format_duration
 from aerogel.report import (
@@ -30,7 +31,7 @@ from aerogel.slim.config import SlimConfig
 from aerogel.slim.exhibits import SIDES
 from aerogel.slim.pipeline import PHASES
 from aerogel.slim.plan import Plan, load_plan
-from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, RECIPE, RESULT, TIMINGS
+from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, RECIPE, RESULT
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from aerogel.core.canonical import canonical_json, canonical_sha256
 from aerogel.core.config import to_dict, validate
+from aerogel.core.crew import Crew
 from aerogel.core.devices import choose_dtype
 from aerogel.core.randomness import derive_seed, permutation, uniforms
 from aerogel.core.stages import CHECKPOINT_NAME
@@ -32,12 +33,12 @@ from aerogel.slim.checkpoint import (
     unpack_optimiser_,
 )
 from aerogel.slim.config import AlignConfig
-from aerogel.slim.crew import Crew, join_crew
 from aerogel.slim.digest import digest_model
 from aerogel.slim.families.family import find_family
 from aerogel.slim.lesson import Lesson, Shown, Tutor
 from aerogel.slim.segmenter import evaluating
 from aerogel.slim.views import DRAWS, show
+from aerogel.zoo.launch import join_crew
 
 _SAVE_EVERY_S = 60.0
 

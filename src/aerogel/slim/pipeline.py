@@ -19,12 +19,12 @@ from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME
+from aerogel.core.staging import Staging
 from aerogel.slim.alignment import align
 from aerogel.slim.archive import KIND, write_model
 from aerogel.slim.channels import Kind
 from aerogel.slim.checkpoint import read_epochs
 from aerogel.slim.config import SlimConfig
-from aerogel.slim.crew import join_crew
 from aerogel.slim.exhibits import KIND as EXHIBITS_KIND
 from aerogel.slim.exhibits import write_exhibits
 from aerogel.slim.families import describe, find_family
@@ -36,9 +36,9 @@ from aerogel.slim.plan import Plan, identity_plan, load_plan
 from aerogel.slim.planning import make_plan
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
-from aerogel.slim.staging import Staging
 from aerogel.slim.surgery import apply_plan
 from aerogel.slim.widths import Widths, derive_widths
+from aerogel.zoo.launch import join_crew
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aerogel.core.manifests import MANIFEST_NAME, read_manifest
+from aerogel.core.staging import TIMINGS
 from aerogel.errors import FolderConflictError, FolderExistsError, compose
 
 RECIPE = "recipe.yaml"
 RESULT = "result.json"
-TIMINGS = "timings.json"
 REPORT = "report.html"
 MODEL = "model"
 EXHIBITS = "exhibits"

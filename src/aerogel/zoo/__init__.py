@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from aerogel.zoo.objects import SegmentedPhoto
     from aerogel.zoo.photos import Photo, Photos, open_photos
     from aerogel.zoo.segments import SegmentedPhotos, open_segments
-    from aerogel.zoo.sources import load_images, load_splits
+    from aerogel.zoo.sources import load_images, load_splits, open_images
 
 __all__ = [
     "ClassConditionalPipeline",
@@ -24,6 +24,7 @@ __all__ = [
     "load_images",
     "load_pipeline",
     "load_splits",
+    "open_images",
     "open_photos",
     "open_segments",
     "read_idx",
@@ -41,6 +42,7 @@ _HOMES = {
     "load_images": "aerogel.zoo.sources",
     "load_pipeline": "aerogel.zoo.diffusion",
     "load_splits": "aerogel.zoo.sources",
+    "open_images": "aerogel.zoo.sources",
     "open_photos": "aerogel.zoo.photos",
     "open_segments": "aerogel.zoo.segments",
     "read_idx": "aerogel.zoo.idx",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -60,10 +61,13 @@ def gather(
     problems: Problems,
     licence: str = UNSTATED,
     order: Sequence[int] | None = None,
+    stamp: Callable[[], Any] | None = None,
 ) -> ImageSet:
     """Decode records to an ImageSet; channels None gives RGB as soon as one image has colour.
 
     order: the place in class_names of each class number that the records use; None for the same places.
+    stamp: gives what tells one state of the source from another. With it, and a size, a set of more than
+    request.memory_bytes is decoded to a file and read from there.
 
     Raises:
         DataError: listing all problems, those noted before included. With skip_bad unusable pictures
@@ -71,6 +75,12 @@ def gather(
     """
     places: dict[int | str | None, int] = {name: index for index, name in enumerate(class_names)}
     places.update(enumerate(range(len(class_names)) if order is None else order))
+    if stamp is not None and request.size is not None:
+        from aerogel.zoo.mapped import gather_mapped, needed_bytes
+
+        if needed_bytes(request, total) > request.memory_bytes:
+            shared: dict[str, Any] = {"name": name, "total": total, "problems": problems, "licence": licence}
+            return gather_mapped(records, class_names, places, request, stamp=stamp(), **shared)
     arrays: list[np.ndarray] = []
     labels: list[int] = []
     ids: list[str] = []
@@ -78,7 +88,7 @@ def gather(
     for record in track(records, total=total, label=f"read {name}", unit="image"):
         label = places.get(record.label)
         if label is None:
-            problems.add(f"{record.identifier}: {_describe(record.label, len(class_names))}")
+            problems.add(f"{record.identifier}: {describe_label(record.label, len(class_names))}")
             continue
         try:
             array = _decode(record, request)
@@ -88,7 +98,7 @@ def gather(
         arrays.append(array)
         labels.append(label)
         ids.append(record.identifier)
-    _note_empty(problems, class_names, labels, bool(skipped))
+    note_empty(problems, class_names, labels, bool(skipped))
     _note_sizes(problems, arrays)
     problems.refuse("correct each of these; skip_bad=True leaves unusable pictures out")
     if skipped:
@@ -103,15 +113,17 @@ def _decode(record: Record, request: Request) -> np.ndarray:
     return decode_picture(record.content, size=request.size, channels=request.channels)
 
 
-def _describe(label: int | str | None, count: int) -> str:
+def describe_label(label: int | str | None, count: int) -> str:
+    """Say what is wrong with a label that is in no list of ``count`` classes."""
     if label is None:
         return "no label"
     return f"label {label!r} is not in the class list of {count}"
 
 
-def _note_empty(
+def note_empty(
     problems: Problems, class_names: tuple[str, ...], labels: list[int], after_skipping: bool
 ) -> None:
+    """Note every class without an image."""
     if not class_names:
         problems.add("no classes")
     seen = set(labels)

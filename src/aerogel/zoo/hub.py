@@ -135,6 +135,7 @@ def _read(data: Any, reference: Any, split: str, request: Request, name: str) ->
         problems=Problems(f"{name} ({split})"),
         licence=str(data.info.license or UNSTATED),
         order=align_classes(columns.class_names, class_names, name) if columns.class_names else None,
+        stamp=lambda: [name, split, str(data._fingerprint)],
     )
 
 

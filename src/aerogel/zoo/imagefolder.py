@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aerogel.zoo.gather import Problems, Record, gather
 from aerogel.zoo.imageset import ImageSet
@@ -54,7 +55,15 @@ class ImageFolder:
             for file in _walk(found[name], problems)
         ]
         title = self.root.resolve().name
-        return gather(records, class_names, request, name=title, total=len(records), problems=problems)
+        return gather(
+            records,
+            class_names,
+            request,
+            name=title,
+            total=len(records),
+            problems=problems,
+            stamp=lambda: [_stamp(record) for record in records],
+        )
 
     def _branches(self) -> dict[str, Path]:
         """Map split names to folders; the root itself is "train" unless all its folders are splits."""
@@ -64,6 +73,11 @@ class ImageFolder:
         if not any(_visible_folders(folder) for folder in folders.values()):
             return {"train": self.root}
         return folders
+
+
+def _stamp(record: Record) -> list[Any]:
+    found = Path(record.content).stat() if isinstance(record.content, Path) else None
+    return [record.identifier, found and found.st_size, found and found.st_mtime_ns]
 
 
 def _visible_folders(root: Path) -> list[Path]:

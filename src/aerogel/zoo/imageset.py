@@ -1,4 +1,4 @@
-"""A labelled image set held in memory: pixels, labels, class names and where every image came from."""
+"""A labelled image set, in memory or on disk: pixels, labels, class names and where images came from."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from aerogel.core.randomness import uniforms
 from aerogel.errors import DataError, compose
 
 CHUNK = 4096
+CHUNK_BYTES = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +55,21 @@ class ImageSet:
         _, channels, height, width = self.images.shape
         return int(channels), int(height), int(width)
 
+    @property
+    def _chunk(self) -> int:
+        """Return how many images are read at once."""
+        channels, height, width = self.shape
+        return max(1, min(CHUNK, CHUNK_BYTES // (channels * height * width)))
+
     def subset(self, indices: torch.Tensor | np.ndarray | Sequence[int]) -> ImageSet:
-        """Copy the images at `indices` (or where a mask is true), in that order, keeping the class list."""
+        """Take the images at `indices` (or where a mask is true), in that order, keeping the class list."""
         index = torch.as_tensor(indices)
         index = torch.nonzero(index).flatten() if index.dtype == torch.bool else index.to(torch.int64)
         ids = tuple(self.ids[i] for i in index.tolist())
-        return replace(self, images=self.images[index], labels=self.labels[index], ids=ids)
+        # Images that lie in a file stay there.
+        select = getattr(self.images, "select", None) if not torch.is_tensor(self.images) else None
+        images = self.images[index] if select is None else select(index)
+        return replace(self, images=images, labels=self.labels[index], ids=ids)
 
     def per_class(self) -> dict[int, torch.Tensor]:
         """Map every class to the ascending int64 indices of its images (empty for a class without any)."""
@@ -113,8 +123,9 @@ class ImageSet:
         """Return the SHA-256 of pixels, labels and class names (not of ids, name or licence)."""
         head = {"shape": list(self.images.shape), "class_names": list(self.class_names)}
         digest = hashlib.sha256(json.dumps(head, sort_keys=True).encode())
-        for start in range(0, len(self), CHUNK):
-            digest.update(self.images[start : start + CHUNK].contiguous().numpy().data)
+        chunk = self._chunk
+        for start in range(0, len(self), chunk):
+            digest.update(self.images[start : start + chunk].contiguous().numpy().data)
         digest.update(self.labels.numpy().astype("<i8").tobytes())
         return digest.hexdigest()
 
@@ -126,10 +137,11 @@ class ImageSet:
         """
         means, deviations = [], []
         levels = torch.arange(256, dtype=torch.float64) / 255
+        chunk = self._chunk
         for channel in range(self.shape[0]):
             histogram = torch.zeros(256, dtype=torch.int64)
-            for start in range(0, len(self), CHUNK):
-                pixels = self.images[start : start + CHUNK, channel].flatten()
+            for start in range(0, len(self), chunk):
+                pixels = self.images[start : start + chunk, channel].flatten()
                 histogram += torch.bincount(pixels, minlength=256)
             weights = histogram.double() / max(int(histogram.sum()), 1)
             mean = float((weights * levels).sum())

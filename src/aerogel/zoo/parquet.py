@@ -57,13 +57,14 @@ class ParquetFiles:
             total=sum(tables[file].metadata.num_rows for file in chosen),
             problems=Problems(str(self.path)),
             order=align_classes(declared, class_names, str(self.path)) if declared else None,
+            stamp=lambda: [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in chosen],
         )
 
     def _files(self) -> dict[str, list[Path]]:
         files: dict[str, list[Path]] = {}
         for file in find_parquet(self.path):
             inside = file.relative_to(self.path) if file != self.path else Path(file.name)
-            files.setdefault(_split_of(inside), []).append(file)
+            files.setdefault(split_of(inside), []).append(file)
         return files
 
     def _records(self, files: list[Path], tables: dict[Path, Any], columns: Columns) -> Iterator[Record]:
@@ -86,7 +87,8 @@ def find_parquet(path: Path) -> list[Path]:
     return sorted(path / f for f in inside if not any(part.startswith(".") for part in f.parts))
 
 
-def _split_of(inside: Path) -> str:
+def split_of(inside: Path) -> str:
+    """Return the split that a path inside a source names, by a folder or a word of the file's name."""
     parts = [*inside.parts[:-1], *re.split(r"[-_.]", inside.stem)]
     known = {alias: alias for aliases in ALIASES.values() for alias in aliases}
     return next((known[part.lower()] for part in parts if part.lower() in known), "train")

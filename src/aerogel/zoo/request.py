@@ -18,6 +18,8 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "test": ("test", "testing", "validation", "val", "valid"),
 }
+MEMORY_BYTES = 4 * 2**30
+"""Above this, pixels of a known size are decoded to a file on disk and not into memory."""
 SMALLEST_PX = 8
 """The least height and width: three halvings, as in a three-block ConvNet, leave one pixel of eight."""
 UNSTATED = "not stated"
@@ -34,6 +36,7 @@ class Request:
     label_column: str | None = None
     class_names: tuple[str, ...] | None = None
     skip_bad: bool = False
+    memory_bytes: int = MEMORY_BYTES
 
     def __post_init__(self) -> None:
         problems = []

@@ -13,7 +13,7 @@ from aerogel.errors import ConfigError, DataError, compose
 from aerogel.zoo.idx import find_idx
 from aerogel.zoo.imageset import ImageSet
 from aerogel.zoo.named import NAMED, name_idx_folder, suggest_names
-from aerogel.zoo.request import Request, Source, Split
+from aerogel.zoo.request import MEMORY_BYTES, Request, Source, Split
 
 HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?(:[\w.-]+)?")
 
@@ -28,15 +28,19 @@ def load_images(
     label_column: str | None = None,
     class_names: Sequence[str] | None = None,
     skip_bad: bool = False,
+    memory_bytes: int = MEMORY_BYTES,
 ) -> ImageSet:
-    """Load one split of a labelled image set into memory as uint8 [N, C, H, W].
+    """Load one split of a labelled image set as uint8 [N, C, H, W].
 
     source: an existing path (image folder, folder of IDX files, parquet file or folder, folder written by
-    `datasets.save_to_disk`); else "digits" or "fashion-mnist"; else a dataset name of the Hugging Face
+    `datasets.save_to_disk`, webdataset tar shards: a file, a folder, or a pattern such as
+    ``shards/train-*.tar``); else "digits" or "fashion-mnist"; else a dataset name of the Hugging Face
     hub, optionally "owner/name:config".
     size: scale the short side to this many pixels and cut the centre square; None needs equal sizes.
     channels: 1 or 3; None keeps grey sets grey.
     class_names: the class list to hold the source to, in the order of the labels; None takes the source's.
+    memory_bytes: with a size, a set of more bytes of pixels is decoded once into a file in the user's cache,
+    which is mapped; it has channels 3 if None.
     skip_bad: leave out unusable pictures, reporting each, where otherwise any of them refuses the source.
 
     Raises:
@@ -52,8 +56,25 @@ def load_images(
         label_column=label_column,
         class_names=None if class_names is None else tuple(class_names),
         skip_bad=skip_bad,
+        memory_bytes=memory_bytes,
     )
     return resolve_source(source).read(request).check()
+
+
+def open_images(source: str | Path, *, size: int, split: Split = "train", **options: Any) -> ImageSet:
+    """Open one split of a labelled image set without holding its pixels in memory.
+
+    Pictures are decoded and scaled to `size` once, into a file of one byte a value in the user's cache
+    (``AEROGEL_CACHE`` moves it; the room that it takes is asked for first), and read from there. A killed
+    decoding goes on where it was; a finished one is verified and used again while the source is unchanged.
+    options: as for `load_images`.
+
+    Raises:
+        DataError, ConfigError, MissingDependencyError: as for `load_images`.
+        IntegrityError: the file of pixels was changed.
+        StorageFullError: it would not fit on the disk.
+    """
+    return load_images(source, split=split, size=size, **{**options, "memory_bytes": 0})
 
 
 def load_splits(
@@ -99,6 +120,8 @@ def resolve_source(source: str | Path) -> Source:
 
         name, _, configuration = source.partition(":")
         return HubDataset(name, configuration or None)
+    if "*" in str(source):
+        return _resolve_pattern(path)
     raise DataError(
         compose(
             "an existing path or the name of a source",
@@ -113,9 +136,24 @@ def _is_mistyped(source: str) -> bool:
     return source.endswith(".parquet") or bool(get_close_matches(source, NAMED, 1, cutoff=0.8))
 
 
+def _resolve_pattern(pattern: Path) -> Source:
+    from aerogel.zoo.shards import TarShards
+
+    files = sorted(path for path in pattern.parent.glob(pattern.name) if path.is_file())
+    odd = [path.name for path in files if path.suffix != ".tar"]
+    if odd or not files:
+        got = f"also {', '.join(odd[:3])}" if odd else "none"
+        raise DataError(compose(f"tar files at {pattern}", got, "correct the pattern, or give a folder"))
+    return TarShards(tuple(files), str(pattern))
+
+
 def _resolve_path(path: Path) -> Source:
+    if path.suffix == ".tar" and path.is_file():
+        from aerogel.zoo.shards import TarShards
+
+        return TarShards((path,), str(path))
     if path.is_file() and path.suffix != ".parquet":
-        remedy = "give the folder that holds the images, or a .parquet file"
+        remedy = "give the folder that holds the images, or a .parquet or .tar file"
         raise DataError(
             compose("an image folder, a folder of IDX files or parquet", f"the file {path}", remedy)
         )
@@ -125,6 +163,11 @@ def _resolve_path(path: Path) -> Source:
         from aerogel.zoo.hub import SavedDataset
 
         return SavedDataset(path)
+    shards = sorted(path.glob("*.tar"))
+    if shards:
+        from aerogel.zoo.shards import TarShards
+
+        return TarShards(tuple(shards), str(path))
     from aerogel.zoo.parquet import ParquetFiles, find_parquet
 
     if find_parquet(path):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import aerogel
 from aerogel.condense.api import (
@@ -18,11 +19,14 @@ from aerogel.condense.api import (
     gather_config,
     open_sources,
 )
+from aerogel.condense.archive import encode_png
 from aerogel.condense.condensed import load_condensed
 from aerogel.condense.config import CondenseConfig
 from aerogel.core.config import load_config, to_dict
 from aerogel.errors import ConfigError, DataError, FolderExistsError
+from aerogel.zoo import load_splits
 from tests.unit.condense import tiny
+from tests.unit.zoo.test_shards import write_tar
 
 
 def gather(config: CondenseConfig | None = None, **settings: Any) -> CondenseConfig:
@@ -131,3 +135,23 @@ def test_the_comparison_may_be_left_out(tmp_path: Path) -> None:
     found = condense(parts.train, test=parts.test, config=tiny.config(), out=tmp_path, compare=False)
     assert found.rows == ()
     assert not (tmp_path / "students").exists()
+
+
+def test_a_set_on_disk_is_condensed_as_one_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AEROGEL_CACHE", str(tmp_path / "cache"))
+    data = tiny.sources()
+    for name, part in (("train", data.train), ("test", data.test)):
+        files: dict[str, bytes] = {}
+        for index, image in enumerate(part.images):
+            label = part.class_names[int(part.labels[index])].encode()
+            files |= {f"{index:03d}.png": encode_png(image), f"{index:03d}.cls": label}
+        write_tar(tmp_path / f"shards/patches-{name}.tar", files)
+    digests = []
+    for limit in (0, 2**20):
+        options = {"size": 8, "channels": 1, "memory_bytes": limit}
+        train, test = load_splits(tmp_path / "shards", **options)
+        assert torch.is_tensor(train.images) == bool(limit)
+        out = tmp_path / str(limit)
+        made = condense(train, test=test, config=tiny.config(), out=out, compare=False)
+        digests.append(made.data.manifest.digest)
+    assert digests[0] == digests[1]

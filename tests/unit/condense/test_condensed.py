@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from aerogel.condense.config import FitConfig, StudentConfig
 from aerogel.condense.families import load_backbone
 from aerogel.condense.student import build_student, train_student
 from aerogel.core.manifests import seal_text
-from aerogel.errors import MismatchError
+from aerogel.errors import ConfigError, DataError, MismatchError
 from tests.unit.condense import tiny
+from tests.unit.zoo.fake_hub import FakeHub
 
 BATCH = 4
 
@@ -135,3 +137,39 @@ def test_the_probe_is_what_the_manifest_records(finished: Condensed) -> None:
     probe = torch.tensor(finished.data.manifest.facts["probe"])
     found = probe_logits(finished.data.generator, finished.data.images, len(probe))
     assert torch.allclose(found, probe, atol=1e-3)
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    monkeypatch.setenv("AEROGEL_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    return FakeHub(tmp_path / "hub", tmp_path / "snapshots").install(monkeypatch)
+
+
+def test_a_set_comes_back_from_the_hub(finished: Condensed, hub: FakeHub) -> None:
+    assert finished.push_to_hub("anna/tiny", private=True) == "https://hub.test/datasets/anna/tiny"
+    (hub.root / "anna/tiny/data/train-00001-of-00002.parquet").write_bytes(b"of an earlier set")
+    finished.data.push_to_hub("anna/tiny")
+    assert len(list((hub.root / "anna/tiny/data").iterdir())) == 1
+    found = load_condensed("anna/tiny", revision="v1")
+    assert found.manifest.digest == finished.data.manifest.digest
+    assert torch.equal(found.images, finished.data.images)
+    views = torch.rand(2, 1, 8, 8)
+    assert torch.equal(found.labels(views), finished.data.labels(views))
+    assert hub.asked("download")[0]["revision"] == "v1"
+
+
+def test_a_folder_goes_before_the_hub(finished: Condensed, hub: FakeHub, tmp_path: Path) -> None:
+    shutil.copytree(finished.data.folder, tmp_path / "anna" / "tiny")
+    assert len(load_condensed("anna/tiny")) == len(finished.data)
+    assert hub.calls == []
+    with pytest.raises(ConfigError, match="leave revision out"):
+        load_condensed("anna/tiny", revision="v1")
+
+
+def test_a_name_that_is_nowhere_is_refused(hub: FakeHub) -> None:
+    hub.offline = True
+    with pytest.raises(DataError, match=r"'anna/none' of the hub.*cannot be reached"):
+        load_condensed("anna/none")
+    with pytest.raises(DataError, match="a folder at none; got none"):
+        load_condensed("none")

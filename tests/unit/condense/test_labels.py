@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from aerogel.condense.labels import (
 )
 from aerogel.condense.networks import build_classifier
 from aerogel.condense.views import Views
+from aerogel.core.crew import Crew
 from aerogel.errors import IntegrityError, MismatchError
 
 IMAGES, SIZE, CLASSES, EPOCHS = 11, 8, 3, 5
@@ -307,3 +309,26 @@ def test_refuses_epochs_that_are_not_stored(tmp_path: Path) -> None:
 def test_refuses_a_folder_without_labels(tmp_path: Path) -> None:
     with pytest.raises(IntegrityError, match=r"store-\*\.safetensors"):
         StoredLabels(tmp_path, "stored")
+
+
+class Second(Crew):
+    """The second of two processes; the first has stored nothing and adds ``others`` to what it is given."""
+
+    def tell(self, word: Any) -> Any:
+        """Return what both know."""
+        return word
+
+    def add(self, values: Tensor) -> Tensor:
+        """Return a sum that is full where counts are added up, as if the first process gave the rest."""
+        return values + 1 if values.dtype == torch.int32 else values
+
+
+def test_processes_store_labels_of_turns_and_the_first_writes(tmp_path: Path) -> None:
+    online = NetworkLabels("teacher", teacher())
+    sizes = {"images": IMAGES, "classes": CLASSES, "dtype": torch.float32}
+    own = iter(list(run_of_batches())[1::2])
+    store_labels(tmp_path, online, own, epochs=EPOCHS, crew=Second(2, 1), **sizes)  # type: ignore[arg-type]
+    assert contents(tmp_path) == {}
+    own = iter(list(run_of_batches())[1::2])
+    with pytest.raises(MismatchError, match="too few"):
+        store_labels(tmp_path, online, own, epochs=EPOCHS, **sizes)  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from aerogel.condense import selection as selection_module
 from aerogel.condense.config import SelectionConfig
 from aerogel.condense.selection import Patch, Selection, select_images, tiles_per_side
 from aerogel.condense.views import crop
+from aerogel.core.crew import Crew
 from aerogel.core.randomness import seed_torch, uniforms
 from aerogel.errors import DataError
 from aerogel.zoo.imageset import ImageSet
@@ -279,3 +281,22 @@ def test_automatic_tiles_follow_the_size(size: int, tiles: int) -> None:
 def test_refuses_tiles_that_are_uneven_or_tiny(size: int, tiles: int) -> None:
     with pytest.raises(DataError, match=f"divide {size} pixels into patches of 8 or more; got tiles={tiles}"):
         tiles_per_side(SelectionConfig(tiles=tiles), size)
+
+
+class Half(Crew):
+    """One of two processes; what the other found is handed over."""
+
+    others: list[Any] = []  # noqa: RUF012 - the two halves of the test share it
+
+    def gather(self, items: Any) -> list[Any]:
+        """Return the items of both."""
+        self.others.extend(items)
+        return list(self.others)
+
+
+def test_processes_share_the_classes() -> None:
+    def choose_as(crew: Crew) -> Selection:
+        return select_images(make_data(), make_teacher(), CONFIG, ipc=2, seed=0, device="cpu", crew=crew)
+
+    assert set(choose_as(Half(2, 1)).labels.tolist()) == {1}
+    assert same(choose_as(Half(2, 0)), choose())

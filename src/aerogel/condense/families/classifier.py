@@ -41,6 +41,22 @@ class Preparation:
             key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
         }
 
+    def shape(self, images: Tensor, channels: int) -> Tensor:
+        """Return ``images`` [B, C, S, S] in [0, 1] resized, cut and scaled, not normalised; grey as RGB."""
+        pixels = images.expand(-1, channels, -1, -1)
+        if self.resize is not None and tuple(pixels.shape[-2:]) != self.resize:
+            smooth = self.filter != "nearest"
+            pixels = functional.interpolate(
+                pixels,
+                size=self.resize,
+                mode=self.filter,
+                align_corners=False if smooth else None,
+                antialias=smooth,
+            ).clamp(0.0, 1.0)
+        if self.crop is not None:
+            pixels = _cut_centre(pixels, self.crop)
+        return pixels * self.factor
+
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Preparation:
         """Read what :meth:`to_dict` returned."""
@@ -76,20 +92,8 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] in float32 for ``images`` [B, C, S, S] in [0, 1]; grey serves as RGB."""
-        pixels = images.expand(-1, self.channels, -1, -1)
-        wanted = self.preparation
-        if wanted.resize is not None and tuple(pixels.shape[-2:]) != wanted.resize:
-            smooth = wanted.filter != "nearest"
-            pixels = functional.interpolate(
-                pixels,
-                size=wanted.resize,
-                mode=wanted.filter,
-                align_corners=False if smooth else None,
-                antialias=smooth,
-            ).clamp(0.0, 1.0)
-        if wanted.crop is not None:
-            pixels = _cut_centre(pixels, wanted.crop)
-        logits: Tensor = self.model(pixel_values=(pixels * wanted.factor - self.mean) / self.std).logits
+        pixels = self.preparation.shape(images, self.channels)
+        logits: Tensor = self.model(pixel_values=(pixels - self.mean) / self.std).logits
         return logits.float()
 
 

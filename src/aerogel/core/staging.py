@@ -1,4 +1,4 @@
-"""Run the stages of a slimming: one process leads, others that accelerate started follow."""
+"""Run the stages of a run: one process leads, the others follow."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from aerogel.core.crew import Crew
 from aerogel.core.files import write_text_atomic
 from aerogel.core.manifests import Manifest, read_manifest
 from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
 from aerogel.errors import RankError, compose
-from aerogel.slim.crew import Crew
-from aerogel.slim.run_folder import TIMINGS
 
+__all__ = ["TIMINGS", "Staging"]
+
+TIMINGS = "timings.json"
 Build = Callable[[Path], Mapping[str, Any]]
 
 
@@ -68,7 +70,8 @@ class Staging:
             try:
                 return build(work)
             finally:
-                self._note_time(stage.folder.name, time.monotonic() - begin, more=begun)
+                name = stage.folder.relative_to(self.out).as_posix()
+                self._note_time(name, time.monotonic() - begin, more=begun)
 
         try:
             manifest = run_stage(stage, act, overwrite=self.overwrite)

@@ -10,16 +10,20 @@ from typing import Any
 
 import pytest
 
+from aerogel.core.crew import Crew
 from aerogel.core.stages import CHECKPOINT_NAME
+from aerogel.core.staging import TIMINGS, Staging
 from aerogel.errors import FolderConflictError, RankError
-from aerogel.slim.crew import Crew
-from aerogel.slim.run_folder import TIMINGS
-from aerogel.slim.staging import Staging
 
 
 def write(work: Path) -> Mapping[str, Any]:
     (work / "x.txt").write_text("x", encoding="utf-8")
     return {"fact": 1}
+
+
+def test_a_stage_in_a_folder_below_is_timed_by_its_whole_name(tmp_path: Path) -> None:
+    Staging(tmp_path, 0).run("labels/small", "test-stage", {}, {}, write)
+    assert set(json.loads((tmp_path / TIMINGS).read_text(encoding="utf-8"))) == {"labels/small"}
 
 
 def run(staging: Staging, value: int = 0, build: Any = write, **options: Any) -> Any:
