@@ -273,7 +273,18 @@ def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:
             f"from the teacher's first choice, on {seen['samples']:,} held-out views",
         )
     )
-    return tuple(lines)
+    return (*lines, *_list_codec_loss(run))
+
+
+def _list_codec_loss(run: Run) -> tuple[ReceiptLine, ...]:
+    """Say what the adapter's number format changed, in a set that was packed with it measured."""
+    facts = run.facts["projector"]
+    if "codec_fidelity" not in facts:
+        return ()
+    each = facts["codec_fidelity"][-1]
+    changed = 100 * (1 - each["agreement"])
+    note = f"first choice of the adapter in {facts['codec']} and as trained, {each['samples']:,} views"
+    return (ReceiptLine("to the adapter's codec", f"{changed:.2f} %" if changed > 0 else "nothing", note),)
 
 
 def _loss(label: str, ours: Measurement, theirs: Measurement) -> ReceiptLine:
