@@ -239,6 +239,15 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
             )
         )
     lines.append(
+        _saving(
+            "against the teacher",
+            run.delta_bytes,
+            run.teacher_bytes,
+            "of generator",
+            "for the teacher itself in fp16",
+        )
+    )
+    lines.append(
         ReceiptLine(
             "break-even",
             f"{run.even_epochs:.3g} epochs",

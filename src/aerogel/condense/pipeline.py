@@ -290,11 +290,12 @@ class Pipeline:
         fidelity = self._measure(stored, self.teacher.classifier.to(self.device))
         require_above_chance(fidelity[0], len(self.sources.train.class_names))
         trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+        exact = adapted.to(self.device).eval()
         return {
             "fidelity": [asdict(each) for each in fidelity],
             "codec": self.codec,
             "adapter_bytes": size,
-            "codec_fidelity": [asdict(each) for each in self._measure(stored, adapted.eval())],
+            "codec_fidelity": [asdict(each) for each in self._measure(stored, exact)],
             "trained_parameters": trained,
             "losses": read_losses(work / CHECKPOINT_NAME),
         }

@@ -95,6 +95,12 @@ def test_a_generator_heavier_than_stored_labels_saves_nothing(run: Run) -> None:
     assert line(describe_receipt(run), "label bytes").value == "nothing"
 
 
+def test_shipping_the_teacher_is_named_as_the_alternative(run: Run) -> None:
+    found = line(describe_receipt(run), "against the teacher")
+    assert "for the teacher itself in fp16" in found.note
+    assert (found.value == "nothing") == (run.teacher_bytes <= run.delta_bytes)
+
+
 def test_without_students_there_is_still_an_account(run: Run) -> None:
     bare = describe(replace(run, rows=()))
     assert next(section.title for section in bare.sections) == "The images"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,32 @@ def test_truncated_missing_and_foreign_files_are_refused(tmp_path: Path) -> None
         path.write_bytes(data)
         with pytest.raises(IntegrityError, match="x: "):
             decode(path, SHAPES)
+
+
+@pytest.mark.parametrize("codec", CODED)
+def test_whatever_happens_to_a_file_it_is_refused_or_gives_finite_numbers_of_the_right_shapes(
+    codec: AdapterCodec, tmp_path: Path
+) -> None:
+    whole, path, chance = encode(draw(), codec), tmp_path / "x", random.Random(5)
+    header = 8 + int.from_bytes(whole[:8], "little")
+    refused = 0
+    for trial in range(150):
+        data = bytearray(whole)
+        # Every other time in the header, where a changed bit says most.
+        for _ in range(chance.randint(1, 3)):
+            data[chance.randrange(header if trial % 2 else len(data))] ^= 1 << chance.randrange(8)
+        if trial % 10 == 0:
+            start = chance.randrange(len(data))
+            data[start : start + chance.randrange(40)] = b""
+        path.write_bytes(data)
+        try:
+            found = decode(path, SHAPES)
+        except (IntegrityError, MismatchError):
+            refused += 1
+            continue
+        assert {name: tuple(value.shape) for name, value in found.items()} == SHAPES
+        assert all(bool(torch.isfinite(value).all()) for value in found.values())
+    assert refused > 75
 
 
 def test_the_codes_of_other_tensors_are_refused(tmp_path: Path) -> None:
