@@ -46,6 +46,67 @@ def tabulate_fashion(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+TOWERS = {"vit_b32": "CLIP ViT-B/32", "rn50": "CLIP RN50"}
+ADAPTERS = {"float32": "fp32", "float16": "fp16", "int8": "**int8**", "int4": "int4"}
+
+
+def tabulate_storage(found: dict[str, Any]) -> str:
+    """Return the bytes of adapters, towers, teacher and labels, each with its share of the labels."""
+    towers = [found["figures"][name] for name in TOWERS]
+    heads = [f"{title} | of the labels, 50 per class" for title in TOWERS.values()]
+    lines = [f"| bytes | {' | '.join(heads)} |", "|---|" + "---:|" * (2 * len(towers))]
+
+    def add(label: str, sizes: list[int]) -> None:
+        cells = [
+            f"{size:,} | {_write_power(size / each['full_label_bytes_ipc50'])}"
+            for size, each in zip(sizes, towers, strict=True)
+        ]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+
+    for codec, label in ADAPTERS.items():
+        add(f"adapter, {label}", [each["codec_bytes"][codec] for each in towers])
+    with_tower = [each["delta_plus_backbone_bytes"] for each in towers]
+    add("adapter in int8 and image tower in fp16", with_tower)
+    words = [size + each["text_tower_bytes"] for size, each in zip(with_tower, towers, strict=True)]
+    add("the same and the text tower", words)
+    add("the teacher itself, ResNet-18 in fp16", [each["teacher_fp16_bytes"] for each in towers])
+    for ipc in (1, 10, 50, 100, 200):
+        sizes = [each[f"full_label_bytes_ipc{ipc}"] for each in towers]
+        add(f"full labels, {ipc} per class", sizes)
+    for label, key in (("the adapter", "break_even_views"), ("both", "break_even_views_with_backbone")):
+        cells = [f"{each[key]:,.0f} views | " for each in towers]
+        of = "in int8" if label == "the adapter" else "(adapter and image tower)"
+        lines.append(f"| stored labels that weigh as much as {label} {of} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _write_power(share: float) -> str:
+    """Write a share as 2.1e-5, or from a thousandth up as a plain number."""
+    if share >= 1e-3:
+        return f"{share:.2g}"
+    digits, power = f"{share:.2e}".split("e")
+    return f"{digits}e{int(power)}"
+
+
+def tabulate_codecs(found: dict[str, Any]) -> str:
+    """Return the bytes of a trained adapter in each codec, and how its labels differ."""
+    lines = [
+        "| codec | bytes | first choice changed: condensed views | augmented | CutMix | KL, condensed views "
+        "| as the teacher's, condensed views |",
+        "|---|" + "---:|" * 6,
+    ]
+    for codec, label in ADAPTERS.items():
+        each = found["figures"][codec]
+        ours, theirs = each["against_float32"], each["against_teacher"]
+        changed = [
+            f"{100 * (1 - ours[views]['agreement']):.2f} %" for views in ("condensed", "augmented", "cutmix")
+        ]
+        kl, agreement = ours["condensed"]["kl"], theirs["condensed"]["agreement"]
+        cells = [f"{each['bytes']:,}", *changed, f"{kl:.1e}" if kl else "0", f"{100 * agreement:.2f} %"]
+        lines.append(f"| {label.strip('*')} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def tabulate_plan(found: dict[str, Any]) -> str:
     """Return balance and traffic of each denoiser per count of devices; the published code's in brackets."""
     figures = found["figures"]
@@ -301,6 +362,8 @@ def tabulate_throughput(found: dict[str, Any]) -> str:
 TABLES = {
     "condense-fashion-mnist": tabulate_fashion,
     "condense-throughput": tabulate_throughput,
+    "condense-storage": tabulate_storage,
+    "condense-codecs": tabulate_codecs,
     "parallel-plan": tabulate_plan,
     "parallel-exact": tabulate_exact,
     "parallel-speed": tabulate_speed,

@@ -240,6 +240,15 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
             )
         )
     lines.append(
+        _saving(
+            "against the teacher",
+            run.delta_bytes,
+            run.teacher_bytes,
+            "of generator",
+            "for the teacher itself in fp16",
+        )
+    )
+    lines.append(
         ReceiptLine(
             "break-even",
             f"{run.even_epochs:.3g} epochs",
@@ -274,7 +283,18 @@ def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:
             f"from the teacher's first choice, on {seen['samples']:,} held-out views",
         )
     )
-    return tuple(lines)
+    return (*lines, *_list_codec_loss(run))
+
+
+def _list_codec_loss(run: Run) -> tuple[ReceiptLine, ...]:
+    """Say what the adapter's number format changed, in a set that was packed with it measured."""
+    facts = run.facts["projector"]
+    if "codec_fidelity" not in facts:
+        return ()
+    each = facts["codec_fidelity"][-1]
+    changed = 100 * (1 - each["agreement"])
+    note = f"first choice of the adapter in {facts['codec']} and as trained, {each['samples']:,} views"
+    return (ReceiptLine("to the adapter's codec", f"{changed:.2f} %" if changed > 0 else "nothing", note),)
 
 
 def _loss(label: str, ours: Measurement, theirs: Measurement) -> ReceiptLine:

@@ -10,6 +10,11 @@ from aerogel.core.config import config
 from aerogel.errors import ConfigError, compose
 
 NetworkName = Literal["convnet", "resnet18"]
+AdapterCodec = Literal["float32", "float16", "int8", "int4"]
+
+# From the most faithful to the smallest; the first two are files that peft reads.
+ADAPTER_CODECS: tuple[AdapterCodec, ...] = ("float32", "float16", "int8", "int4")
+FLOAT_CODECS: tuple[AdapterCodec, ...] = ADAPTER_CODECS[:2]
 
 # Stored labels may be written by any codec; these are the kinds that have no parameters.
 LABEL_KINDS: tuple[str, ...] = ("generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard")
@@ -176,15 +181,19 @@ class ProjectorConfig:
     """Set the label generator: a frozen public backbone, a linear head, LoRA on both (arXiv 2408.08201).
 
     ``rank`` is LoRA's on the backbone, ``head_rank`` on the head; "full" stores the head's whole change,
-    "auto" takes the smaller. ``ce_weight`` is the weight of the cross-entropy to the hard labels beside the
-    MSE to the teachers' logits. ``weak_teachers`` averages the logits of that many of the last snapshots; 1
-    is the teacher alone. ``grid`` x ``grid`` cells of the backbone's feature maps feed the head; "auto" is 2
-    for a backbone with maps and images from 16 pixels up, else 1. ``target_epochs`` above 0 computes the
+    "auto" takes what is smaller in bytes: that, or LoRA of the backbone's rank. ``ce_weight`` is the weight
+    of the cross-entropy to the hard labels beside the MSE to the teachers' logits. ``weak_teachers`` averages
+    the logits of that many of the last snapshots; 1 is the teacher alone. ``grid`` x ``grid`` cells of the
+    backbone's feature maps feed the head; "auto" is 2 for a backbone with maps and images from 16 pixels up,
+    else 1. ``target_epochs`` above 0 computes the
     teachers' logits once, for the views of that many epochs, and goes round these: most of an epoch is the
     teacher's forward pass. ``tune_epochs`` follow on views of the condensed images, the ones to be labelled,
     with a peak rate of ``tune_lr`` and one view of a real image to nine of theirs; ``tune_target_epochs`` is
     to them what ``target_epochs`` is to the real images. ``templates`` word the classes for a backbone with a
-    text tower.
+    text tower. ``dtype`` is what the numbers of the adapter are stored in; "float32" and "float16" give files
+    that peft reads, "int8" and "int4" codes with a scale for each output channel. ``budget`` is the most
+    bytes that the adapter's files may take: of ``dtype`` and the smaller ones, the most faithful that fits is
+    then chosen.
     """
 
     backbone: str = "aerogel/shapes-resnet8"
@@ -198,13 +207,14 @@ class ProjectorConfig:
     tune_target_epochs: int = 0
     tune_lr: float = 5e-3
     templates: tuple[str, ...] = ("a photo of a {}.",)
-    dtype: Literal["float32", "float16"] = "float16"
+    dtype: AdapterCodec = "float16"
+    budget: int | None = None
     fit: FitConfig = field(default_factory=FitConfig)
 
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
-        _positive(mistakes, self, "rank", "weak_teachers", "tune_lr")
+        _positive(mistakes, self, "rank", "weak_teachers", "tune_lr", "budget")
         if isinstance(self.head_rank, int) and self.head_rank < 1:
             mistakes.append(f'head_rank: expected 1 or more, "auto" or "full"; got {self.head_rank}')
         if isinstance(self.grid, int) and self.grid < 1:

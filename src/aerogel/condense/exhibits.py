@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -229,26 +229,40 @@ def _draw_growth(run: Run) -> Block:
 
 
 def _show_fidelity(run: Run) -> Section:
-    found = run.facts["projector"]["fidelity"]
-    rows = [
-        (
-            each["views"],
-            f"{100 * each['agreement']:.1f}",
-            f"{each['kl']:.3f}",
-            f"{each['mse']:.3f}",
-            int(each["samples"]),
+    facts = run.facts["projector"]
+    tables = [_tabulate_fidelity(facts["fidelity"], ".1f", ".3f")]
+    if "codec_fidelity" in facts:
+        stored = _tabulate_fidelity(
+            facts["codec_fidelity"],
+            ".2f",
+            ".3g",
+            title=f"The adapter as stored, in {facts['codec']}, against the adapter as trained",
+            text=f"What the number format alone costs, at {facts['adapter_bytes']:,} bytes.",
         )
-        for each in found
-    ]
-    table = TableBlock(
-        ("views", "same first choice (%)", "KL divergence (nats)", "MSE of logits", "views scored"), rows
-    )
+        tables.append(stored)
     text = (
         "Generated labels against the teacher's: on images that neither was trained on, augmented as in "
         "training, and again with a patch of another image in each (CutMix); and on views of the condensed "
         "images, which are what students see."
     )
-    return Section("How true the generated labels are", text, [*_draw_training(run), table])
+    return Section("How true the generated labels are", text, [*_draw_training(run), *tables])
+
+
+def _tabulate_fidelity(
+    found: list[dict[str, Any]], percent: str, number: str, title: str = "", text: str = ""
+) -> TableBlock:
+    rows = [
+        (
+            each["views"],
+            format(100 * each["agreement"], percent),
+            format(each["kl"], number),
+            format(each["mse"], number),
+            int(each["samples"]),
+        )
+        for each in found
+    ]
+    heads = ("views", "same first choice (%)", "KL divergence (nats)", "MSE of logits", "views scored")
+    return TableBlock(heads, rows, title=title, text=text)
 
 
 def _draw_training(run: Run) -> list[Block]:

@@ -256,7 +256,7 @@ def _fill(
     crew: Crew,
 ) -> tuple[dict[str, Tensor], Tensor]:
     """Return the code of whole epochs, tensors [epochs, images, ...], and which labels came anywhere."""
-    filled = torch.zeros(last - first, images, dtype=torch.uint8)
+    filled = torch.zeros(last - first, images, dtype=torch.int32)
     block = {
         name: torch.zeros(last - first, images, *field.shape, dtype=field.dtype)
         for name, field in encoding.layout.items()

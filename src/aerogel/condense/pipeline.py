@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save
+from torch import nn
 
 from aerogel.condense import archive as shelf
+from aerogel.condense.adapters import choose_codec, store_adapter
 from aerogel.condense.codecs.naming import require_codecs
 from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logits
-from aerogel.condense.config import CondenseConfig, SelectionConfig
+from aerogel.condense.config import AdapterCodec, CondenseConfig, SelectionConfig
 from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.fit import EpochState, read_losses
 from aerogel.condense.generator import (
@@ -28,7 +29,7 @@ from aerogel.condense.generator import (
     tune_generator,
 )
 from aerogel.condense.packing import describe_set
-from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
+from aerogel.condense.projector import Fidelity, adapt, build_projector, load_adapter
 from aerogel.condense.selection import Patch, Selection, select_images
 from aerogel.condense.sources import Sources
 from aerogel.condense.student import TrainingSet
@@ -99,6 +100,9 @@ class Pipeline:
         self.staging = Staging(out, config.seed, overwrite, command, join_crew(self.device))
         if self.crew.size > 1:
             self.crew.require_agreement(canonical_json([to_dict(config), self.data_digest]))
+        if config.projector.budget is not None:
+            # Before any training: a budget that nothing fits needs nothing trained to be known.
+            announce(f"the adapter is stored in {self.codec}")
 
     @property
     def crew(self) -> Crew:
@@ -254,6 +258,11 @@ class Pipeline:
         config, size = self.config.projector, int(self.train.shape[-1])
         return load_backbone(config.backbone, None if config.grid == "auto" else config.grid, size=size)
 
+    @cached_property
+    def codec(self) -> AdapterCodec:
+        """Return the number format of the stored adapter."""
+        return choose_codec(self.backbone, self.config.projector, len(self.sources.train.class_names))
+
     def plain_projector(self) -> Any:
         """Build the projector with its initial head from the chosen images."""
         chosen = self.selection
@@ -271,7 +280,11 @@ class Pipeline:
             "selection": self.digest("selection"),
             "backbone": self.backbone.sha256,
         }
-        settings = {"projector": to_dict(config), "views": to_dict(self.config.views)}
+        projector = to_dict(config)
+        if config.budget is None:
+            # As it was before there were budgets, so that folders of then are still this stage's.
+            del projector["budget"]
+        settings = {"projector": projector, "views": to_dict(self.config.views)}
         self.run("generator", "label-generator", settings, inputs, self._build_generator, together=True)
         return load_adapter(self.plain_projector(), self.out / "generator").to(self.device)
 
@@ -286,7 +299,7 @@ class Pipeline:
         return self.staging.done[name]
 
     def _build_generator(self, work: Path) -> Mapping[str, Any]:
-        config, views = self.config.projector, self.config.views
+        config, views = replace(self.config.projector, dtype=self.codec), self.config.views
         adapted = adapt(
             self.plain_projector(),
             self.backbone,
@@ -305,24 +318,31 @@ class Pipeline:
             self.watch("tuning it to the images", run, config.tune_epochs)
         if not self.leads:
             return {}
-        save_adapter(adapted, work, getattr(torch, config.dtype))
+        size = store_adapter(adapted, self.plain_projector(), work, self.codec)
         stored = load_adapter(self.plain_projector(), work).to(self.device)
-        fidelity = measure_fidelity(
-            stored,
-            self.teacher.classifier.to(self.device),
-            self.held_out,
-            self.training_set,
-            views,
-            seed=seed,
-            device=self.device,
-        )
+        fidelity = self._measure(stored, self.teacher.classifier.to(self.device))
         require_above_chance(fidelity[0], len(self.sources.train.class_names))
         trained = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+        exact = adapted.to(self.device).eval()
         return {
             "fidelity": [asdict(each) for each in fidelity],
+            "codec": self.codec,
+            "adapter_bytes": size,
+            "codec_fidelity": [asdict(each) for each in self._measure(stored, exact)],
             "trained_parameters": trained,
             "losses": read_losses(work / CHECKPOINT_NAME),
         }
+
+    def _measure(self, generator: nn.Module, teacher: nn.Module) -> tuple[Fidelity, ...]:
+        return measure_fidelity(
+            generator,
+            teacher,
+            self.held_out,
+            self.training_set,
+            self.config.views,
+            seed=self.config.seed,
+            device=self.device,
+        )
 
     @cached_property
     def archive(self) -> CondensedSet:

@@ -19,6 +19,7 @@ from peft import (
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from aerogel.condense.adapter_codecs import count_bytes, decode
 from aerogel.condense.config import ProjectorConfig
 from aerogel.condense.families import Backbone
 from aerogel.core.folders import write_bytes_atomic, write_text_atomic
@@ -26,9 +27,13 @@ from aerogel.core.randomness import seed_torch
 from aerogel.errors import IntegrityError, MismatchError, compose
 
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_CODES = "adapter_codes.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 _HEAD = "head"
+# A head that is stored whole: its bias under a second name, and the bias that it replaced.
+_ECHO = f".{_HEAD}.modules_to_save.bias"
+_UNUSED = f".{_HEAD}.original_module.bias"
 
 
 class Projector(nn.Module):
@@ -108,12 +113,15 @@ def build_projector(
 def head_storage(config: ProjectorConfig, features: int, classes: int) -> int | None:
     """Return LoRA's rank on the head, or None where the head's whole change is stored.
 
-    "auto" takes LoRA of the backbone's rank unless the whole head is smaller: r (d + C) < d C.
+    "auto" takes LoRA of the backbone's rank unless the whole change is smaller in bytes: in the float formats
+    where r (d + C) >= d C.
     """
     if config.head_rank == "full":
         return None
     if config.head_rank == "auto":
-        return config.rank if config.rank * (features + classes) < features * classes else None
+        factors = ((config.rank, features), (classes, config.rank))
+        low, whole = (count_bytes(shapes, config.dtype) for shapes in (factors, [(classes, features)]))
+        return config.rank if low < whole else None
     return int(config.head_rank)
 
 
@@ -161,20 +169,14 @@ def save_adapter(adapted: PeftModel, folder: Path, dtype: torch.dtype) -> None:
 
 
 def load_adapter(projector: Projector, folder: Path) -> PeftModel:
-    """Open an adapter that :func:`save_adapter` wrote over its plain projector, for inference.
+    """Open an adapter that was stored over its plain projector, for inference; codes become float32 here.
 
     Raises:
         IntegrityError: the adapter's files are damaged.
         MismatchError: the adapter belongs to another backbone or another number of classes.
     """
-    try:
-        stored = load_file(folder / ADAPTER_WEIGHTS)
-    except Exception as failure:
-        raise IntegrityError(
-            compose(
-                "a safetensors adapter", f"{folder / ADAPTER_WEIGHTS}: {failure}", "fetch the folder again"
-            )
-        ) from failure
+    coded = (folder / ADAPTER_CODES).exists()
+    stored = {} if coded else _read_floats(folder)
     try:
         with seed_torch(0):
             adapted = get_peft_model(projector, _read_lora(folder / ADAPTER_CONFIG))
@@ -188,10 +190,67 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
                 "load the backbone named in the manifest",
             )
         ) from failure
-    expected = {
-        key: value.shape
-        for key, value in get_peft_model_state_dict(adapted, save_embedding_layers=False).items()
+    if coded:
+        stored = _read_codes(folder, adapted)
+    else:
+        _require_same_tensors(get_peft_model_state_dict(adapted, save_embedding_layers=False), stored)
+    set_peft_model_state_dict(adapted, stored)
+    return adapted.float().eval().requires_grad_(False)
+
+
+def _read_floats(folder: Path) -> dict[str, Tensor]:
+    try:
+        stored = load_file(folder / ADAPTER_WEIGHTS)
+        for name, value in stored.items():
+            if value.dtype not in (torch.float32, torch.float16) or not bool(torch.isfinite(value).all()):
+                raise ValueError(f"{name} is not of finite numbers in float32 or float16")
+        return stored
+    except Exception as failure:
+        raise IntegrityError(
+            compose(
+                "a safetensors adapter", f"{folder / ADAPTER_WEIGHTS}: {failure}", "fetch the folder again"
+            )
+        ) from failure
+
+
+def _read_codes(folder: Path, fresh: PeftModel) -> dict[str, Tensor]:
+    """Return the tensors of the adapter stored as codes, from those of the ``fresh`` one."""
+    if (folder / ADAPTER_WEIGHTS).exists():
+        raise IntegrityError(
+            compose(
+                "one file of weights",
+                f"{ADAPTER_CODES} and {ADAPTER_WEIGHTS} in {folder}",
+                "fetch the folder again",
+            )
+        )
+    origins = read_origins(fresh)
+    changes = decode(folder / ADAPTER_CODES, {key: tuple(value.shape) for key, value in origins.items()})
+    stored = {key: value + changes[key] for key, value in origins.items()}
+    for key, value in get_peft_model_state_dict(fresh, save_embedding_layers=False).items():
+        if key.endswith(_ECHO):
+            stored[key] = stored[key.replace(".modules_to_save.", ".")]
+        elif key not in stored:
+            stored[key] = value
+    return stored
+
+
+def read_origins(fresh: PeftModel) -> dict[str, Tensor]:
+    """Return what each tensor of an untrained adapter is before it changes, in float32.
+
+    That is 0 for a low-rank factor, and for biases and a head whose whole change is stored the plain
+    projector's own numbers, which are made again from backbone, class names and images. What peft holds twice
+    is left out.
+    """
+    state = get_peft_model_state_dict(fresh, save_embedding_layers=False)
+    return {
+        key: torch.zeros(value.shape) if ".lora_" in key else value.detach().float().cpu()
+        for key, value in state.items()
+        if not key.endswith((_ECHO, _UNUSED))
     }
+
+
+def _require_same_tensors(fresh: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
+    expected = {key: value.shape for key, value in fresh.items()}
     found = {key: value.shape for key, value in stored.items()}
     if expected != found:
         wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
@@ -202,8 +261,6 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
                 "load the backbone named in the manifest",
             )
         )
-    set_peft_model_state_dict(adapted, stored)
-    return adapted.float().eval().requires_grad_(False)
 
 
 def _read_lora(path: Path) -> LoraConfig:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +95,12 @@ def test_a_generator_heavier_than_stored_labels_saves_nothing(run: Run) -> None:
     assert line(describe_receipt(run), "label bytes").value == "nothing"
 
 
+def test_shipping_the_teacher_is_named_as_the_alternative(run: Run) -> None:
+    found = line(describe_receipt(run), "against the teacher")
+    assert "for the teacher itself in fp16" in found.note
+    assert (found.value == "nothing") == (run.teacher_bytes <= run.delta_bytes)
+
+
 def test_without_students_there_is_still_an_account(run: Run) -> None:
     bare = describe(replace(run, rows=()))
     assert next(section.title for section in bare.sections) == "The images"
@@ -116,10 +124,10 @@ def test_an_unfinished_run_is_refused(tmp_path: Path) -> None:
     [("result.json", "{"), ("result.json", '{"rows": [{"labels": 1}]}'), ("timings.json", "[1]")],
 )
 def test_a_damaged_record_is_refused(run: Run, file: str, content: str, tmp_path: Path) -> None:
-    copy = Path(shutil.copytree(run.folder, tmp_path / "copy"))
-    (copy / file).write_text(content, encoding="utf-8")
+    place = Path(shutil.copytree(run.folder, tmp_path / "copy"))
+    (place / file).write_text(content, encoding="utf-8")
     with pytest.raises(IntegrityError, match=r"result\.json and timings\.json"):
-        open_run(copy)
+        open_run(place)
 
 
 def test_the_command_is_repeated(run: Run) -> None:
@@ -127,3 +135,21 @@ def test_the_command_is_repeated(run: Run) -> None:
     assert report.command == "aerogel test"
     assert report.environment["torch"] == run.data.manifest.versions["torch"]
     assert json.loads(json.dumps(report.config))["type"] == "condense"
+
+
+def with_projector(run: Run, projector: dict[str, Any]) -> Run:
+    data = copy.copy(run.data)
+    data.manifest = replace(data.manifest, facts={**run.facts, "projector": projector})
+    return replace(run, data=data)
+
+
+def test_what_the_codec_changed_is_on_the_receipt_where_it_was_measured(run: Run) -> None:
+    label, known = "to the adapter's codec", run.facts["projector"]
+    for agreement, value in ((0.975, "2.50 %"), (1.0, "nothing")):
+        each = {**known["codec_fidelity"][-1], "agreement": agreement}
+        found = with_projector(run, {**known, "codec": "int4", "codec_fidelity": [each]})
+        lost = line(describe_receipt(found), label)
+        assert lost.value == value and "int4" in lost.note
+    older = {name: value for name, value in known.items() if "codec" not in name}
+    labels = [each.label for each in describe_receipt(with_projector(run, older)).lost]
+    assert label not in labels and "labels that differ" in labels

@@ -13,7 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aerogel.condense.config import (
+    ADAPTER_CODECS,
+    FLOAT_CODECS,
     LABEL_KINDS,
+    AdapterCodec,
     CondenseConfig,
     FitConfig,
     NetworkName,
@@ -48,10 +51,18 @@ UNLIKE_THE_DEFAULTS = CondenseConfig(
     teacher=TeacherConfig(network="resnet18", width=64, path="there", snapshots=2, fit=FitConfig(epochs=4)),
     selection=SelectionConfig(tiles=2, order="random"),
     projector=ProjectorConfig(
-        head_rank="full", weak_teachers=2, templates=("a {}", "the {}"), dtype="float32"
+        head_rank="full", weak_teachers=2, templates=("a {}", "the {}"), dtype="float32", budget=9000
     ),
     student=StudentConfig(labels=("hard",), seeds=(1, 2), lrs=(1e-3, 1e-2), random_baseline=False),
 )
+
+
+def test_codecs_are_the_literal_and_unknown_ones_are_refused() -> None:
+    assert get_args(AdapterCodec) == ADAPTER_CODECS
+    assert FLOAT_CODECS == ("float32", "float16")
+    assert from_dict(ProjectorConfig, {"dtype": "int4", "budget": 5000}).budget == 5000
+    with pytest.raises(ConfigError, match="dtype"):
+        from_dict(ProjectorConfig, {"dtype": "int2"})
 
 
 def test_every_kind_of_labels_is_a_setting() -> None:
@@ -144,6 +155,7 @@ WRONG: list[tuple[Any, str]] = [
     (ProjectorConfig(rank=0), "rank: expected a number above 0; got 0"),
     (ProjectorConfig(weak_teachers=0), "weak_teachers: expected a number above 0; got 0"),
     (ProjectorConfig(head_rank=0), 'head_rank: expected 1 or more, "auto" or "full"; got 0'),
+    (ProjectorConfig(budget=0), "budget: expected a number above 0; got 0"),
     (ProjectorConfig(ce_weight=-0.1), "ce_weight: expected 0 or more; got -0.1"),
     (
         ProjectorConfig(templates=("a photo",)),

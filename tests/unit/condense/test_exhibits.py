@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,3 +143,15 @@ def test_fidelity_is_that_of_the_manifest(run: Run) -> None:
     found = run.facts["projector"]["fidelity"]
     assert [row[0] for row in table.rows] == ["augmented", "cutmix", "condensed"]
     assert [row[1] for row in table.rows] == [f"{100 * each['agreement']:.1f}" for each in found]
+
+
+def test_what_the_codec_costs_has_a_table_of_its_own_where_it_was_measured(run: Run) -> None:
+    def titles(facts: dict[str, Any]) -> list[str]:
+        data = copy.copy(run.data)
+        data.manifest = replace(data.manifest, facts={**run.facts, "projector": facts})
+        return [block.title for block in blocks(replace(run, data=data), TableBlock)]  # type: ignore[union-attr]
+
+    known = run.facts["projector"]
+    title = "The adapter as stored, in float16, against the adapter as trained"
+    assert title in titles(known)
+    assert title not in titles({name: value for name, value in known.items() if "codec" not in name})

@@ -325,7 +325,7 @@ class Second(Crew):
 
 def test_processes_store_labels_of_turns_and_the_first_writes(tmp_path: Path) -> None:
     online = NetworkLabels("teacher", teacher())
-    sizes = {"images": IMAGES, "classes": CLASSES, "dtype": torch.float32}
+    sizes = {"images": IMAGES, "classes": CLASSES, "codec": "stored-fp32"}
     own = iter(list(run_of_batches())[1::2])
     store_labels(tmp_path, online, own, epochs=EPOCHS, crew=Second(2, 1), **sizes)  # type: ignore[arg-type]
     assert contents(tmp_path) == {}

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+import aerogel
 from aerogel.condense.api import Condensed
 from aerogel.condense.condensed import load_condensed
 from aerogel.condense.config import CondenseConfig, SelectionConfig
@@ -289,3 +290,55 @@ def test_a_baseline_of_random_images_stands_beside_the_choice(run: Path) -> None
     originals = {image.numpy().tobytes() for image in built.train.images}
     assert all(image.numpy().tobytes() in originals for image in first.images)
     assert built.digest("random-0") == read_manifest(run / "random-0").digest
+
+
+@pytest.mark.parametrize("head_rank", ["full", 2])
+def test_a_set_of_codes_opens_like_any_other_and_its_probe_is_of_what_is_stored(
+    run: Path, head_rank: str | int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floats = read_manifest(run / "archive").facts["projector"]["adapter_bytes"]
+    config = tiny.config(projector={"dtype": "int4", "head_rank": head_rank})
+    done = pipeline(run, config, overwrite=True)
+    data = aerogel.load_condensed(done.archive.folder)
+    names = {path.name for path in (data.folder / "labels").iterdir()}
+    assert names == {"adapter_codes.safetensors", "adapter_config.json"}
+    views, facts = data.images.float() / 255.0, data.manifest.facts
+    with torch.no_grad():
+        stored = done.generator.eval()(views)
+    assert torch.allclose(data.labels(views), stored, atol=1e-4, rtol=1e-4)
+    probe = torch.tensor(facts["probe"])
+    assert torch.allclose(stored[: len(probe)], probe, atol=1e-5, rtol=1e-5)
+    size = sum(path.stat().st_size for path in (data.folder / "labels").iterdir())
+    assert facts["projector"]["adapter_bytes"] == size < 0.5 * floats
+    # The codec is held against the adapter as trained; what it loses is recorded, and is not nothing.
+    assert facts["projector"]["codec"] == "int4"
+    found = facts["projector"]["codec_fidelity"]
+    assert [each["views"] for each in found] == ["augmented", "cutmix", "condensed"]
+    assert all(0.8 < each["agreement"] <= 1.0 and each["mse"] > 0.0 for each in found)
+    monkeypatch.setattr("aerogel.condense.condensed._PROBE_TOLERANCE", 1e-4)
+    _ = load_condensed(data.folder).generator
+
+
+def test_what_float32_loses_is_nothing(run: Path) -> None:
+    done = pipeline(run, tiny.config(projector={"dtype": "float32"}), overwrite=True)
+    found = done.manifest("generator").facts
+    assert (found["codec"], {each["agreement"] for each in found["codec_fidelity"]}) == ("float32", {1.0})
+    assert {each["mse"] for each in found["codec_fidelity"]} == {0.0}
+
+
+def test_a_budget_is_kept_and_one_that_nothing_fits_is_refused_before_any_work(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    floats = read_manifest(run / "generator").facts["adapter_bytes"]
+    done = pipeline(run, tiny.config(projector={"budget": floats - 1}), overwrite=True)
+    facts = done.archive.manifest.facts["projector"]
+    assert (done.codec, facts["codec"], facts["dtype"]) == ("int8", "int8", "float16")
+    assert facts["adapter_bytes"] < floats
+    forbid_work(monkeypatch)
+    monkeypatch.setattr("aerogel.condense.pipeline.run_stage", None)
+    with pytest.raises(ConfigError, match=r"projector\.budget.*the smallest; what to do: raise"):
+        pipeline(tmp_path / "new", tiny.config(projector={"budget": 100}))
+
+
+def test_a_stage_made_before_there_were_budgets_is_still_the_same(finished: Condensed) -> None:
+    assert "budget" not in read_manifest(finished.folder / "generator").config["projector"]

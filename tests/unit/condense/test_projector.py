@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from aerogel.condense.config import ProjectorConfig
+from aerogel.condense.config import ADAPTER_CODECS, ProjectorConfig
 from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.projector import (
     ADAPTER_CONFIG,
@@ -149,6 +149,14 @@ def test_the_head_is_stored_in_the_smaller_form(tmp_path: Path) -> None:
     assert head_storage(ProjectorConfig(rank=8), 64, 9) is None
     assert head_storage(ProjectorConfig(rank=8, head_rank="full"), 512, 1000) is None
     assert head_storage(ProjectorConfig(rank=8, head_rank=4), 64, 9) == 4
+    # 338 (512 + 1000) numbers are 944 fewer than 512,000. In half a byte each that is less than the scales of
+    # 338 more channels.
+    for codec in ADAPTER_CODECS:
+        found = head_storage(ProjectorConfig(rank=338, dtype=codec), 512, 1000)
+        assert found == (None if codec == "int4" else 338)
+        assert head_storage(ProjectorConfig(rank=339, dtype=codec), 512, 1000) is None
+    assert head_storage(ProjectorConfig(rank=4, dtype="float16"), 36, 5) == 4
+    assert head_storage(ProjectorConfig(rank=4, dtype="int8"), 36, 5) is None
     backbone = tiny.stripes()
     for head_rank, tensors in ((2, {"lora_A", "lora_B"}), ("full", {"head"})):
         config = ProjectorConfig(rank=2, head_rank=head_rank)  # type: ignore[arg-type]
@@ -252,3 +260,17 @@ def test_fidelity_of_known_logits() -> None:
     assert turned.agreement == 0.0
     assert turned.mse == pytest.approx(4.0)
     assert turned.kl == pytest.approx(float(2.0 * (share - (1.0 - share))), rel=1e-5)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_or_of_another_type_are_refused(tmp_path: Path, value: float) -> None:
+    backbone = tiny.stripes()
+    adapted = changed(backbone, ProjectorConfig(rank=2))
+    save_adapter(adapted, tmp_path, torch.float64)
+    with pytest.raises(IntegrityError, match="finite numbers in float32 or float16"):
+        load_adapter(plain(backbone), tmp_path)
+    with torch.no_grad():
+        next(each for each in adapted.parameters() if each.requires_grad).view(-1)[0] = value
+    save_adapter(adapted, tmp_path, torch.float16)
+    with pytest.raises(IntegrityError, match="finite numbers in float32 or float16"):
+        load_adapter(plain(backbone), tmp_path)
