@@ -173,7 +173,7 @@ def load_generator(data: CondensedSet, backbone: Backbone) -> nn.Module:
             compose(
                 f"backbone {facts['backbone']['name']} with weights {facts['backbone']['sha256'][:12]}",
                 f"{backbone.name} with weights {backbone.sha256[:12]}",
-                "install the version of the backbone that the set was made with, or name the place of a copy: "
+                "install the version of the backbone that the set was made with, or name the place of one: "
                 "load_condensed(..., backbone=PATH)",
             )
         )

@@ -14,7 +14,8 @@ from aerogel.errors import DataError, MissingDependencyError, compose
 def load_pretrained(loader: str | type, name: str, **options: Any) -> Any:
     """Load a transformers model in float32 by a class, or the name of transformers' own, with all weights.
 
-    ``options`` are for the model's constructor. Weights stored with pickle alone are not opened, and code from the folder or the hub is never run.
+    ``options`` are for the model's constructor. Weights stored with pickle alone are not opened, and code
+    from the folder or the hub is never run.
 
     Raises:
         MissingDependencyError: transformers is not installed.

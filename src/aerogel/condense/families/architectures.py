@@ -54,13 +54,13 @@ def is_ungrouped(name: str, layer: nn.Module) -> bool:
 class Architecture:
     """Say how a family is opened and read.
 
-    ``model`` is the class in transformers and ``options`` what its constructor is told; ``tower`` reads it, at
-    a preparation and a grid; ``width`` is the number of features of a cell or of the whole image, ``whole``
-    says whether there are features of the whole image beside the cells. ``takes_change`` says, by name and
-    layer, where low-rank changes go. ``norms`` maps the last part of a convolution's name to that of the
-    batch normalisation which alone reads it. ``statistics`` are mean and deviation for a model without an
-    image processor, ``fixed`` says that it takes images of its config's size only. ``text`` is how its texts
-    are padded, None without a text tower.
+    ``model`` is the class in transformers and ``options`` what its constructor is told; ``tower`` reads it,
+    at a preparation and a grid; ``width`` is the number of features of a cell or of the whole image,
+    ``whole`` says whether there are features of the whole image beside the cells. ``takes_change`` says, by
+    name and layer, where low-rank changes go. ``norms`` maps the last part of a convolution's name to that
+    of the batch normalisation which alone reads it. ``statistics`` are mean and deviation for a model
+    without an image processor, ``fixed`` says that it takes images of its config's size only. ``text`` is
+    how its texts are prepared, "masked" or "padded", None without a text tower.
     """
 
     model: str
@@ -149,9 +149,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     ),
     "swin": _transformer("SwinModel", lambda _: 0, whole=False),
     "swinv2": _transformer("Swinv2Model", lambda _: 0, whole=False),
-    "resnet": _convolutional(
-        "ResNetModel", _last_hidden_size, takes_change=is_spatial, norms=_NORMALISED
-    ),
+    "resnet": _convolutional("ResNetModel", _last_hidden_size, takes_change=is_spatial, norms=_NORMALISED),
     "convnext": _convolutional("ConvNextModel", _last_hidden_size, tower=_maps("layernorm")),
     "convnextv2": _convolutional("ConvNextV2Model", _last_hidden_size, tower=_maps("layernorm")),
     "mobilenet_v2": _convolutional(

@@ -12,6 +12,7 @@ from aerogel.condense.families.preparation import Preparation, prepare, read_pre
 from aerogel.errors import MismatchError, compose
 from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 
+
 class ImageClassifier(nn.Module):
     """Prepare square images in [0, 1] of any size as ``preparation`` says, and classify them."""
 

@@ -1,6 +1,7 @@
-"""Image towers with a text tower beside them: CLIP (arXiv 2103.00020), SigLIP (2303.15343), SigLIP 2 (2502.14786).
+"""Image towers with a text tower beside them: CLIP and SigLIP.
 
-Their text tower words the classes, so that the label generator starts as the zero-shot classifier.
+CLIP is arXiv 2103.00020, SigLIP 2303.15343, SigLIP 2 2502.14786. The text tower words the classes, so that
+the label generator starts as the zero-shot classifier.
 """
 
 from __future__ import annotations
@@ -43,9 +44,7 @@ class SiglipTower(Tower):
     SigLIP 2 with flexible shapes does.
     """
 
-    def __init__(
-        self, model: Any, preparation: Preparation, grid: int, patch: int | None = None
-    ) -> None:
+    def __init__(self, model: Any, preparation: Preparation, grid: int, patch: int | None = None) -> None:
         super().__init__(preparation, grid)
         vision = model.vision_model
         if not vision.use_head:
@@ -75,7 +74,7 @@ class SiglipTower(Tower):
 
 
 def cut_patches(pixels: Tensor, patch: int) -> dict[str, Tensor]:
-    """Return the inputs of a SigLIP 2 of flexible shapes for square ``pixels`` [B, C, S, S]: flat patches, row by row."""
+    """Return what a SigLIP 2 of flexible shapes is given for square ``pixels`` [B, C, S, S]: patches."""
     count, channels, side = pixels.shape[0], pixels.shape[1], pixels.shape[-1] // patch
     cut = pixels.unflatten(3, (side, patch)).unflatten(2, (side, patch))
     flat = cut.permute(0, 2, 4, 3, 5, 1).reshape(count, side * side, patch * patch * channels)
@@ -89,7 +88,8 @@ def cut_patches(pixels: Tensor, patch: int) -> dict[str, Tensor]:
 class ClassWords:
     """Embed class names by the text tower of a CLIP or SigLIP ``model`` and its ``tokenizer``.
 
-    SigLIP was trained on lower-case texts padded to full length and unmasked (``padded``), CLIP on masked ones.
+    SigLIP was trained on lower-case texts padded to full length and unmasked (``padded``), CLIP on masked
+    ones.
     """
 
     def __init__(self, model: Any, tokenizer: Any, *, padded: bool) -> None:
@@ -117,6 +117,9 @@ class ClassWords:
         )
         text = self.model.text_model
         if self.padded:
-            return text(input_ids=tokens["input_ids"]).pooler_output.float()
-        pooled = text(input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]).pooler_output
-        return self.model.text_projection(pooled).float()
+            found: Tensor = text(input_ids=tokens["input_ids"]).pooler_output
+        else:
+            mask = tokens["attention_mask"]
+            pooled = text(input_ids=tokens["input_ids"], attention_mask=mask).pooler_output
+            found = self.model.text_projection(pooled)
+        return found.float()

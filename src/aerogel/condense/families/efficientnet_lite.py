@@ -54,7 +54,7 @@ _NAMES = {
 
 
 class InvertedBottleneck(nn.Module):
-    """Widen, convolve channel by channel, narrow (arXiv 1801.04381), with a shortcut where shapes allow it."""
+    """Widen, convolve channel by channel, narrow (arXiv 1801.04381), with a shortcut if shapes allow it."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -73,12 +73,15 @@ class InvertedBottleneck(nn.Module):
         if self.expand is not None and self.expand_norm is not None:
             hidden = functional.relu6(self.expand_norm(self.expand(hidden)))
         hidden = functional.relu6(self.depthwise_norm(self.depthwise(hidden)))
-        hidden = self.project_norm(self.project(hidden))
+        hidden = torch.as_tensor(self.project_norm(self.project(hidden)))
         return hidden + maps if self.shortcut else hidden
 
 
 class EfficientNetLite0(nn.Module):
-    """Turn prepared RGB images into feature maps: 3,371,008 parameters, and 1,281,000 more of its classifier."""
+    """Turn prepared RGB images into feature maps.
+
+    It has 3,371,008 parameters, to which the published classifier, left out here, adds 1,281,000.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -126,7 +129,7 @@ def read_network(path: Path) -> EfficientNetLite0:
     """Read the network, without its classifier, from the published weights as safetensors of any precision.
 
     Raises:
-        DataError: there is no such file, or its tensors' names and shapes are not those of EfficientNet-Lite0.
+        DataError: there is no such file, or its tensors are not those of EfficientNet-Lite0.
     """
     with torch.random.fork_rng(devices=[]):
         network = EfficientNetLite0()
@@ -150,7 +153,7 @@ def read_network(path: Path) -> EfficientNetLite0:
     if wrong:
         raise DataError(
             compose(
-                f"the {len(wanted)} tensors of EfficientNet-Lite0, the one network that is opened from a file",
+                f"the {len(wanted)} tensors of EfficientNet-Lite0, the one network opened from a file",
                 f"{path}, whose tensors differ in {', '.join(wrong[:3])} ({len(wrong)} in all)",
                 "give that network's file, or the folder of a transformers model",
             )

@@ -7,7 +7,7 @@ from math import isqrt
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from aerogel.condense.families.architectures import ARCHITECTURES, Architecture
 from aerogel.condense.families.backbone import Backbone, choose_grid, hash_weights
@@ -34,7 +34,7 @@ def load_transformer(name: str, grid: int | None = None, *, size: int = 0) -> Ba
         DataError: nothing of that name can be loaded, or it is of a family that is not known here.
     """
     fields = read_config(name)
-    kind = fields.get("model_type")
+    kind = str(fields.get("model_type"))
     if kind not in ARCHITECTURES:
         raise DataError(
             compose(
@@ -97,8 +97,8 @@ def _find_preparation(name: str, family: Architecture, config: Any) -> Preparati
     if folder.is_dir() and not any((folder / each).is_file() for each in _PROCESSOR_FILES):
         mean, std = family.statistics
         announce(
-            f"{name} has no {_PROCESSOR_FILES[0]}: images are resized to {side} pixels, and normalised by the "
-            f"mean {mean} and the deviation {std} that are usual for its family"
+            f"{name} has no {_PROCESSOR_FILES[0]}: images are resized to {side} pixels, and normalised by "
+            f"the mean {mean} and the deviation {std} that are usual for its family"
         )
         return Preparation((side, side), None, "bicubic", 1.0, mean, std)
     processor: dict[str, Any] = load_part("AutoImageProcessor", name).to_dict()
@@ -112,7 +112,7 @@ def _read_side(config: Any) -> int:
     """Return the side in pixels of the images that a config is made for."""
     side = getattr(config, "image_size", None)
     if side is None and getattr(config, "num_patches", None):
-        return isqrt(config.num_patches) * int(config.patch_size)
+        return isqrt(int(config.num_patches)) * int(config.patch_size)
     return int(side[0] if isinstance(side, (list, tuple)) else side or _USUAL_SIZE)
 
 
@@ -131,5 +131,6 @@ def _pair_norms(tower: Tower, family: Architecture) -> dict[str, str]:
 def _count_bytes(tower: Tower, fields: dict[str, Any]) -> int:
     """Return what the tower's numbers take in the precision that the config names."""
     dtype = str(fields.get("dtype") or fields.get("torch_dtype") or "float32").removeprefix("torch.")
-    numbers = sum(value.numel() for key, value in tower.state_dict().items() if key not in ("mean", "std"))
+    stored: dict[str, Tensor] = tower.state_dict()
+    numbers = sum(value.numel() for key, value in stored.items() if key not in ("mean", "std"))
     return numbers * _BYTES.get(dtype, 4)

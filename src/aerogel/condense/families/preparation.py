@@ -115,9 +115,7 @@ def read_preparation(processor: dict[str, Any], channels: int) -> Preparation:
     return Preparation(resize, crop, _FILTERS.get(resample, "bilinear"), factor, mean, std)
 
 
-def _read_statistics(
-    processor: dict[str, Any], channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _read_statistics(processor: dict[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the mean to subtract and the deviation to divide by, one value per channel.
 
     EfficientNet's processor may also subtract 1 after rescaling (``rescale_offset``) and divide by the

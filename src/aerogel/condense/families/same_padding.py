@@ -38,9 +38,10 @@ def pad_inside(model: Any) -> Any:
 
 
 def _copy(layer: nn.Conv2d) -> SameConv2d:
-    size: Any = (layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride)
-    same = SameConv2d(
-        *size, dilation=layer.dilation, groups=layer.groups, bias=layer.bias is not None, device="meta"
-    )
+    shape: dict[str, Any] = {
+        name: getattr(layer, name)
+        for name in ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups")
+    }
+    same = SameConv2d(**shape, bias=layer.bias is not None, device="meta")
     same.weight, same.bias = layer.weight, layer.bias
     return same

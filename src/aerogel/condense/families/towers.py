@@ -32,14 +32,14 @@ class Tower(nn.Module, ABC):
 
     @abstractmethod
     def see(self, pixels: Tensor) -> tuple[Tensor | None, Tensor]:
-        """Return what is seen in prepared ``pixels`` [B, C, S, S]: the whole [B, d], and maps [B, D, H, W]."""
+        """Return the whole [B, d], or None, and maps [B, D, H, W] of ``pixels`` [B, C, S, S]."""
 
     def finish(self, cells: Tensor) -> Tensor:
         """Turn means over maps [B, cells, D] into features [B, cells, d]."""
         return cells
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features [B, d] or [B, d x cells] in float32 for ``images`` [B, C, S, S]; grey serves as RGB."""
+        """Return features [B, d] in float32 for ``images`` [B, C, S, S] in [0, 1]; grey serves as RGB."""
         channels = len(self.preparation.mean)
         pixels = prepare(images.expand(-1, channels, -1, -1), self.preparation, self.mean, self.std)
         whole, maps = self.see(pixels)
@@ -73,7 +73,10 @@ class TokenTower(Tower):
 
 
 class MapTower(Tower):
-    """Read a convolutional network's last maps; ``norm``, if any, is applied to their means, as it does itself."""
+    """Read a convolutional network's last maps.
+
+    ``norm`` names the layer that the network applies to their mean, if there is one.
+    """
 
     def __init__(
         self, network: nn.Module, preparation: Preparation, grid: int, norm: str | None = None
@@ -89,10 +92,13 @@ class MapTower(Tower):
 
     def finish(self, cells: Tensor) -> Tensor:
         """Normalise each mean where the network normalises its own."""
-        return cells if self.norm is None else self.network.get_submodule(self.norm)(cells)
+        if self.norm is None:
+            return cells
+        normed: Tensor = self.network.get_submodule(self.norm)(cells)
+        return normed
 
 
 def fold_tokens(tokens: Tensor) -> Tensor:
     """Return maps [B, d, side, side] of the patch tokens [B, side x side, d] of a square image."""
     side = isqrt(tokens.shape[1])
-    return tokens.transpose(1, 2).unflatten(2, (side, side))
+    return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)

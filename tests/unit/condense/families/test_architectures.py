@@ -73,7 +73,10 @@ def test_features_have_the_shape_that_is_said_and_see_the_image(family: tuple[st
     with torch.no_grad():
         found = backbone.module(images)
         swapped = backbone.module(images.roll(tiny_towers.SIDE // 2, 3))
-        grey, larger = backbone.module(images[:, :1]), backbone.module(functional.interpolate(images, scale_factor=3))
+        grey, larger = (
+            backbone.module(images[:, :1]),
+            backbone.module(functional.interpolate(images, scale_factor=3)),
+        )
     assert found.shape == (3, backbone.features)
     assert found.dtype == torch.float32
     assert grey.shape == larger.shape == found.shape
@@ -92,7 +95,9 @@ def test_low_rank_changes_go_where_the_family_says(family: tuple[str, Backbone])
     assert not any(name.endswith("head") for name in layers), "peft would take it for the generator's head"
 
 
-def test_an_adapter_of_zeros_is_the_plain_generator_and_a_step_changes_it(family: tuple[str, Backbone]) -> None:
+def test_an_adapter_of_zeros_is_the_plain_generator_and_a_step_changes_it(
+    family: tuple[str, Backbone],
+) -> None:
     _, backbone = family
     adapted, before = change(backbone), logits(plain(backbone))
     assert torch.allclose(logits(adapted), before, atol=1e-5)
@@ -106,7 +111,9 @@ def test_an_adapter_of_zeros_is_the_plain_generator_and_a_step_changes_it(family
     assert not torch.allclose(logits(adapted), before, atol=1e-5)
 
 
-def test_what_was_trained_folds_and_is_saved_to_the_last_bit(family: tuple[str, Backbone], tmp_path: Path) -> None:
+def test_what_was_trained_folds_and_is_saved_to_the_last_bit(
+    family: tuple[str, Backbone], tmp_path: Path
+) -> None:
     _, backbone = family
     adapted, generator = change(backbone), torch.Generator().manual_seed(2)
     with torch.no_grad():

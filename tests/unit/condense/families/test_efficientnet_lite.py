@@ -120,7 +120,9 @@ def test_what_is_said_of_it(backbone: Backbone, file: Path) -> None:
     assert len(backbone.lora_targets) == 33
     assert "network.stem" in backbone.lora_targets
     assert all(layers[name].groups == 1 for name in backbone.lora_targets)
-    assert set(backbone.norms) == {name for name, layer in layers.items() if isinstance(layer, torch.nn.Conv2d)}
+    assert set(backbone.norms) == {
+        name for name, layer in layers.items() if isinstance(layer, torch.nn.Conv2d)
+    }
     assert all(isinstance(layers[norm], torch.nn.BatchNorm2d) for norm in backbone.norms.values())
     assert not any(name.endswith("head") for name in layers)
     assert not any(parameter.requires_grad for parameter in backbone.module.parameters())

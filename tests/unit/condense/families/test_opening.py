@@ -51,7 +51,9 @@ def test_the_grid_is_asked_for_or_suits_the_images(tmp_path: Path) -> None:
     assert load_transformer(words, 2).grid == 2
 
 
-def test_a_classifiers_folder_serves_without_its_head(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_classifiers_folder_serves_without_its_head(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tiny.write_classifier(tmp_path)
     capfd.readouterr()
     backbone = load_backbone(str(folder))
@@ -106,7 +108,9 @@ def test_what_a_processor_asks_for_and_cannot_be_reproduced_is_refused(tmp_path:
 def test_bytes_are_those_of_the_precision_in_the_config(tmp_path: Path) -> None:
     folder = tiny_towers.write_network(tmp_path, "resnet")
     full = load_backbone(str(folder))
-    numbers = sum(value.numel() for key, value in full.module.state_dict().items() if key not in ("mean", "std"))
+    numbers = sum(
+        value.numel() for key, value in full.module.state_dict().items() if key not in ("mean", "std")
+    )
     assert full.size_bytes == 4 * numbers
     weights = load_file(folder / "model.safetensors")
     halves = {key: value.half() if value.is_floating_point() else value for key, value in weights.items()}
@@ -149,7 +153,11 @@ def test_code_in_the_folder_is_not_run(tmp_path: Path) -> None:
 def test_weights_that_are_missing_or_pickled_are_refused(tmp_path: Path) -> None:
     folder = tiny_towers.write_network(tmp_path, "vit")
     path = folder / "model.safetensors"
-    kept = {key: value for key, value in load_file(path).items() if "layers.0.mlp.fc1" not in key and "intermediate" not in key}
+    kept = {
+        key: value
+        for key, value in load_file(path).items()
+        if "layers.0.mlp.fc1" not in key and "intermediate" not in key
+    }
     assert kept.keys() != load_file(path).keys()
     save_file(kept, path, {"format": "pt"})
     with pytest.raises(DataError, match="a model without"):

@@ -48,7 +48,9 @@ def test_what_efficientnet_adds_is_in_mean_and_deviation() -> None:
     odd = {"rescale_offset": True, "include_top": True, "rescale_factor": 1 / 127.5, "image_std": [0.25]}
     found = read_preparation(STEPS | odd, 1)
     image = torch.full((1, 1, 8, 8), 0.8)
-    ours = prepare(image, found, torch.tensor(found.mean).view(-1, 1, 1), torch.tensor(found.std).view(-1, 1, 1))
+    ours = prepare(
+        image, found, torch.tensor(found.mean).view(-1, 1, 1), torch.tensor(found.std).view(-1, 1, 1)
+    )
     assert torch.allclose(ours, ((image * 2.0 - 1.0) - 0.5) / 0.25 / 0.25)
     bare = read_preparation(STEPS | odd | {"do_normalize": False, "do_rescale": False}, 1)
     assert (bare.mean, bare.std) == ((0.0,), (0.25,))

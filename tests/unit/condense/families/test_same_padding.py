@@ -13,7 +13,9 @@ from torch.nn import functional
 from aerogel.condense.families.same_padding import SameConv2d, pad_inside
 
 
-@pytest.mark.parametrize(("size", "kernel", "stride"), [(8, 3, 2), (7, 3, 2), (8, 5, 2), (9, 5, 1), (6, 5, 2)])
+@pytest.mark.parametrize(
+    ("size", "kernel", "stride"), [(8, 3, 2), (7, 3, 2), (8, 5, 2), (9, 5, 1), (6, 5, 2)]
+)
 def test_padding_is_tensorflows(size: int, kernel: int, stride: int) -> None:
     """Of an even size with stride 2, nothing is added before the first pixel of a 3x3 convolution."""
     layer = SameConv2d(1, 1, kernel, stride, bias=False)
@@ -38,7 +40,7 @@ def test_a_mobilenet_that_pads_inside_computes_the_same(settings: dict[str, Any]
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = MobileNetV2Model(MobileNetV2Config(depth_multiplier=0.1, min_depth=4, **settings)).eval()
-        for name, value in model.named_parameters():
+        for value in model.parameters():
             if value.ndim > 1:
                 nn.init.kaiming_normal_(value)
     images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(1))

@@ -39,7 +39,11 @@ def images(size: int = 4) -> Tensor:
 
 def quarters(shown: Tensor) -> Tensor:
     half = shown.shape[-1] // 2
-    cells = [shown[:, :, top : top + half, left : left + half].mean((2, 3)) for top in (0, half) for left in (0, half)]
+    cells = [
+        shown[:, :, top : top + half, left : left + half].mean((2, 3))
+        for top in (0, half)
+        for left in (0, half)
+    ]
     return torch.stack(cells, 2).flatten(1)
 
 
@@ -55,7 +59,9 @@ def test_a_norm_is_applied_to_each_mean() -> None:
 
 
 @pytest.mark.parametrize(("pooled", "value"), [(False, 5.0), (True, 9.0)])
-def test_the_class_token_comes_first_and_other_tokens_of_no_place_are_left_out(pooled: bool, value: float) -> None:
+def test_the_class_token_comes_first_and_other_tokens_of_no_place_are_left_out(
+    pooled: bool, value: float
+) -> None:
     shown = images()
     one = TokenTower(Pixels(3, pooled), AS_IT_IS, 1, 3)(shown)
     assert torch.equal(one, torch.full((2, 3), value))

@@ -12,11 +12,24 @@ from torch import nn
 from tests.unit.condense import tiny
 
 SIDE = 16
-WORDS = {"vocab_size": 16, "max_position_embeddings": 12, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+WORDS = {
+    "vocab_size": 16,
+    "max_position_embeddings": 12,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 PLAIN = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
 TOWER = {**PLAIN, "intermediate_size": 12}
 PATCHES = {"image_size": SIDE, "patch_size": 4}
-WINDOWS = {**PATCHES, "patch_size": 2, "embed_dim": 4, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+WINDOWS = {
+    **PATCHES,
+    "patch_size": 2,
+    "embed_dim": 4,
+    "depths": [1, 1],
+    "num_heads": [1, 2],
+    "window_size": 4,
+}
 STAGES = {"hidden_sizes": [4, 6], "depths": [1, 1]}
 MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     "vit": ("ViT", {**TOWER, **PATCHES}),
@@ -61,7 +74,7 @@ CONVOLUTIONAL = ("resnet", "convnext", "convnextv2", "mobilenet_v2", "efficientn
 
 
 def write_network(folder: Path, kind: str, *, processor: bool = True, **changes: Any) -> Path:
-    """Write the network called ``kind``, with a processor that only scales and normalises unless told not to."""
+    """Write the network called ``kind``, and a processor that scales and normalises."""
     import transformers
 
     if kind == "clip":
