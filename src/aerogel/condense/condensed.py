@@ -156,7 +156,8 @@ def _open_backbone(data: CondensedSet) -> Backbone:
             compose(
                 f"backbone {facts['name']} with weights {facts['sha256']}",
                 f"none that can be opened at {data.backbone!r} ({failure})",
-                "fetch it, and if it lies elsewhere name the place: load_condensed(..., backbone=PATH)",
+                "fetch it, and if it lies elsewhere name the place: load_condensed(..., backbone=PATH), or "
+                "--backbone PATH",
             )
         ) from failure
 
