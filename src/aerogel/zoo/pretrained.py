@@ -90,6 +90,14 @@ def _import(loader: str, name: str) -> Any:
 def _refusals(name: str) -> Iterator[None]:
     try:
         yield
+    except ImportError as missing:
+        raise MissingDependencyError(
+            compose(
+                f"the packages that transformers needs to load {name!r}",
+                " ".join(str(missing).split()),
+                "install what is missing",
+            )
+        ) from missing
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as failure:
         raise DataError(
             compose(

@@ -169,14 +169,14 @@ def test_the_classifier_and_the_counters_may_be_left_out(
 
 @pytest.mark.skipif(not FILE.is_file(), reason="AEROGEL_DATA does not name a folder with EfficientNet-Lite0")
 def test_the_real_one_names_real_photos() -> None:
-    """Of forty ImageNet photos, of every twenty-fifth class, at least thirty are named rightly."""
+    """Of twenty ImageNet photos, of every fiftieth class, at least fifteen are named rightly."""
     backbone, stored = load_backbone(str(FILE), 1), load_file(FILE)
     assert backbone.size_bytes < 10_000_000
     table = pq.read_table(FILE.parents[1] / "photos" / "imagenet-samples.parquet")
     # The synset's number comes first in the name, and the classes are in the order of these numbers.
     classes = sorted(table.column("name").to_pylist())
     right = 0
-    for row in table.take(list(range(0, 1000, 25))).to_pylist():
+    for row in table.take(list(range(0, 1000, 50))).to_pylist():
         picture = Image.open(io.BytesIO(row["image"]["bytes"])).convert("RGB")
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
@@ -185,4 +185,4 @@ def test_the_real_one_names_real_photos() -> None:
             features = backbone.module(torch.from_numpy(square).permute(2, 0, 1)[None].float() / 255.0)
         logits = features @ stored["_fc.weight"].float().T + stored["_fc.bias"].float()
         right += classes[int(logits.argmax())] == row["name"]
-    assert right >= 30
+    assert right >= 15

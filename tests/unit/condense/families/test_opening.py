@@ -94,6 +94,15 @@ def test_without_a_processor_the_familys_own_habits_are_taken_and_told(
     assert (found.resize, found.mean) == ((16, 16), (0.485, 0.456, 0.406))
 
 
+def test_a_processor_that_lies_in_the_file_of_all_processors_is_read(tmp_path: Path) -> None:
+    folder = tiny_towers.write_network(tmp_path, "clip")
+    own = json.loads((folder / "preprocessor_config.json").read_text())
+    (folder / "preprocessor_config.json").unlink()
+    whole = {"processor_class": "CLIPProcessor", "image_processor": own}
+    (folder / "processor_config.json").write_text(json.dumps(whole))
+    assert preparation(folder).mean == (0.4, 0.5, 0.6)
+
+
 def test_without_a_processor_and_a_size_it_is_224_pixels(tmp_path: Path) -> None:
     assert preparation(tiny_towers.write_network(tmp_path, "resnet", processor=False)).resize == (224, 224)
 
