@@ -45,7 +45,8 @@ class Settings:
     backbone: Annotated[
         str | None,
         Parameter(
-            group=COMMON, help="Backbone of the label generator: one that ships, a CLIP folder or hub name."
+            group=COMMON,
+            help="Backbone of the label generator: one that ships, a folder, a hub name, or a weights file.",
         ),
     ] = None
     rank: Annotated[int | None, Parameter(group=COMMON, help="Rank of the change to the backbone.")] = None

@@ -38,6 +38,9 @@ def student_command(
         Literal["generator", "hard", "teacher"], Parameter(help="Where the labels of every view come from.")
     ] = "generator",
     teacher: Annotated[Path | None, Parameter(help="Folder of the teacher, for --labels teacher.")] = None,
+    backbone: Annotated[
+        str | None, Parameter(help="Where the label generator's backbone lies, if not where the set says.")
+    ] = None,
     epochs: Annotated[int | None, Parameter(help="Passes over the set.")] = None,
     seed: Annotated[int, Parameter(help="What first weights and order depend on.")] = 0,
     device: Annotated[str, Parameter(help='"auto", "cpu", "cuda" or "cuda:1".')] = "auto",
@@ -70,7 +73,15 @@ def student_command(
             )
         )
     facts = train(
-        folder, config, out, labels=labels, teacher=teacher, seed=seed, device=device, overwrite=overwrite
+        folder,
+        config,
+        out,
+        labels=labels,
+        teacher=teacher,
+        backbone=backbone,
+        seed=seed,
+        device=device,
+        overwrite=overwrite,
     )
     screen = Screen(json_wanted=json)
     screen.say(f"student  {out}  ({facts['parameters']:,} parameters, last loss {facts['loss']:.4g})")
@@ -101,6 +112,7 @@ def train(
     *,
     labels: str,
     teacher: Path | None,
+    backbone: str | None,
     seed: int,
     device: str,
     overwrite: bool,
@@ -117,7 +129,7 @@ def train(
 
     chosen = choose_device(device)
     announce(f"device: {chosen.value} ({chosen.reason})")
-    data = load_condensed(find_archive(folder))
+    data = load_condensed(find_archive(folder), backbone=backbone)
     source, inputs = open_labels(data, labels, teacher, chosen.value)
 
     def build(work: Path) -> Mapping[str, Any]:

@@ -27,6 +27,9 @@ def verify_command(
     folder: Annotated[Path, Parameter(help="A condensed set, or the folder of a run.")],
     /,
     *,
+    backbone: Annotated[
+        str | None, Parameter(help="Where the backbone lies, if not where the set says.")
+    ] = None,
     json: Annotated[bool, Flag, Parameter(help="End with one line of JSON on stdout.")] = False,
 ) -> int:
     """Check a condensed set, byte for byte and label for label.
@@ -40,7 +43,7 @@ def verify_command(
     place = find_archive(folder)
     checks: list[tuple[str, Callable[[], object]]] = [
         (f"files of {place.name}", lambda: load_condensed(place)),
-        ("labels as recorded", lambda: load_condensed(place).generator),
+        ("labels as recorded", lambda: load_condensed(place, backbone=backbone).generator),
     ]
     if place != folder:
         stages = [path.parent for path in sorted(folder.rglob("manifest.json")) if path.parent != place]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from aerogel.condense.families.classifier import Preparation, read_preparation
+from aerogel.condense.families.preparation import Preparation, prepare, read_preparation
 from aerogel.condense.labels import Batch, make_batch
 from aerogel.errors import ConfigError, MismatchError, compose
 
@@ -132,7 +132,7 @@ class DistillationCollator:
         mean, std = (
             torch.tensor(each).view(-1, 1, 1) for each in (self.preparation.mean, self.preparation.std)
         )
-        return (self.preparation.shape(views, self.channels) - mean) / std
+        return prepare(views.expand(-1, self.channels, -1, -1), self.preparation, mean, std)
 
     def _batch(self, epoch: int, items: Sequence[ViewKey]) -> Batch:
         samples = np.array([item.sample for item in items if item.epoch == epoch], dtype=np.int64)

@@ -22,7 +22,7 @@ from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
 from aerogel.core.config import from_dict
 from aerogel.core.manifests import Manifest
-from aerogel.errors import ConfigError, IntegrityError, MismatchError, compose
+from aerogel.errors import ConfigError, DataError, IntegrityError, MismatchError, compose
 from aerogel.zoo.publication import fetch_folder, publish_folder
 
 if TYPE_CHECKING:
@@ -42,9 +42,12 @@ class CondensedSet(Dataset[dict[str, Any]]):
     is made.
     """
 
-    def __init__(self, folder: Path, manifest: Manifest, stored: StoredImages) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, stored: StoredImages, backbone: str | None = None
+    ) -> None:
         facts = manifest.facts
         self.folder = folder
+        self.backbone = backbone or str(facts["backbone"]["name"])
         self.manifest = manifest
         self.images = stored.images
         self.class_labels = stored.labels
@@ -90,11 +93,11 @@ class CondensedSet(Dataset[dict[str, Any]]):
         """Load the label generator: the backbone named in the manifest with the adapter of this folder.
 
         Raises:
+            DataError: the backbone is not where the manifest, or :func:`load_condensed`, says.
             MismatchError: the backbone's weights are not those the adapter was made for, or the generator
                 gives other labels here than where it was made.
         """
-        backbone = self.manifest.facts["backbone"]
-        return load_generator(self, load_backbone(backbone["name"], backbone["grid"]))
+        return load_generator(self, _open_backbone(self))
 
     def labels(self, views: Tensor) -> Tensor:
         """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1]."""
@@ -146,13 +149,18 @@ class CondensedSet(Dataset[dict[str, Any]]):
 
 
 def load_condensed(
-    path: str | Path, *, revision: str | None = None, token: str | None = None
+    path: str | Path,
+    *,
+    backbone: str | Path | None = None,
+    revision: str | None = None,
+    token: str | None = None,
 ) -> CondensedSet:
     """Open a condensed set, refusing it unless every file is as its manifest says.
 
     ``path`` is a folder, or a dataset repository ``user/name`` of the Hugging Face hub: there, at
     ``revision`` (a branch, tag or commit), exactly the files of its manifest are fetched, once. A folder of
-    that name goes before the hub.
+    that name goes before the hub. ``backbone`` says where the backbone lies here, if not under the name in
+    the manifest; its weights must be the same. It is opened when labels are asked for.
 
     Raises:
         DataError: no such folder; or no such repository, or no network.
@@ -179,10 +187,26 @@ def load_condensed(
             )
         )
     try:
-        return CondensedSet(folder, manifest, stored)
+        return CondensedSet(folder, manifest, stored, None if backbone is None else str(backbone))
     except ConfigError as failure:
         raise IntegrityError(
             compose(f"sound settings of the views in {folder}", str(failure), "fetch the folder again")
+        ) from failure
+
+
+def _open_backbone(data: CondensedSet) -> Backbone:
+    """Load the backbone of ``data`` from where it is said to lie."""
+    facts = data.manifest.facts["backbone"]
+    try:
+        return load_backbone(data.backbone, facts["grid"])
+    except DataError as failure:
+        raise DataError(
+            compose(
+                f"backbone {facts['name']} with weights {facts['sha256']}",
+                f"none that can be opened at {data.backbone!r} ({failure})",
+                "fetch it, and if it lies elsewhere name the place: load_condensed(..., backbone=PATH), or "
+                "--backbone PATH",
+            )
         ) from failure
 
 
@@ -198,7 +222,8 @@ def load_generator(data: CondensedSet, backbone: Backbone) -> nn.Module:
             compose(
                 f"backbone {facts['backbone']['name']} with weights {facts['backbone']['sha256'][:12]}",
                 f"{backbone.name} with weights {backbone.sha256[:12]}",
-                "install the version of the backbone that the set was made with",
+                "install the version of the backbone that the set was made with, or name the place of one: "
+                "load_condensed(..., backbone=PATH)",
             )
         )
     plain = build_projector(

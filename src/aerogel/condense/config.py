@@ -180,20 +180,20 @@ class SelectionConfig:
 class ProjectorConfig:
     """Set the label generator: a frozen public backbone, a linear head, LoRA on both (arXiv 2408.08201).
 
-    ``rank`` is LoRA's on the backbone, ``head_rank`` on the head; "full" stores the head's whole change,
-    "auto" takes what is smaller in bytes: that, or LoRA of the backbone's rank. ``ce_weight`` is the weight
-    of the cross-entropy to the hard labels beside the MSE to the teachers' logits. ``weak_teachers`` averages
-    the logits of that many of the last snapshots; 1 is the teacher alone. ``grid`` x ``grid`` cells of the
-    backbone's feature maps feed the head; "auto" is 2 for a backbone with maps and images from 16 pixels up,
-    else 1. ``target_epochs`` above 0 computes the
-    teachers' logits once, for the views of that many epochs, and goes round these: most of an epoch is the
-    teacher's forward pass. ``tune_epochs`` follow on views of the condensed images, the ones to be labelled,
-    with a peak rate of ``tune_lr`` and one view of a real image to nine of theirs; ``tune_target_epochs`` is
-    to them what ``target_epochs`` is to the real images. ``templates`` word the classes for a backbone with a
-    text tower. ``dtype`` is what the numbers of the adapter are stored in; "float32" and "float16" give files
-    that peft reads, "int8" and "int4" codes with a scale for each output channel. ``budget`` is the most
-    bytes that the adapter's files may take: of ``dtype`` and the smaller ones, the most faithful that fits is
-    then chosen.
+    ``backbone`` is the name of one that ships, a folder or hub name of a transformers image network, or the
+    file of EfficientNet-Lite0. ``rank`` is LoRA's on it, ``head_rank`` on the head; "full" stores the head's
+    whole change, "auto" takes what is smaller in bytes: that, or LoRA of the backbone's rank. ``ce_weight``
+    is the weight of the cross-entropy to the hard labels beside the MSE to the teachers' logits.
+    ``weak_teachers`` averages the logits of that many of the last snapshots; 1 is the teacher alone. ``grid``
+    x ``grid`` cells of the backbone's feature maps feed the head; "auto" is 2 for a backbone without a text
+    tower and images from 16 pixels up, else 1. ``target_epochs`` above 0 computes the teachers' logits once,
+    for the views of that many epochs, and goes round these: most of an epoch is the teacher's forward pass.
+    ``tune_epochs`` follow on views of the condensed images, the ones to be labelled, with a peak rate of
+    ``tune_lr`` and one view of a real image to nine of theirs; ``tune_target_epochs`` is to them what
+    ``target_epochs`` is to the real images. ``templates`` word the classes for a backbone with a text tower.
+    ``dtype`` is what the numbers of the adapter are stored in; "float32" and "float16" give files that peft
+    reads, "int8" and "int4" codes with a scale for each output channel. ``budget`` is the most bytes that the
+    adapter's files may take: of ``dtype`` and the smaller ones, the most faithful that fits is then chosen.
     """
 
     backbone: str = "aerogel/shapes-resnet8"

@@ -81,19 +81,20 @@ def build_projector(
 ) -> Projector:
     """Build the projector with its initial head; nothing of that head needs storing.
 
-    With a text tower, the head's rows are the class names' embeddings times CLIP's temperature, so the
-    projector is the zero-shot classifier (Proposition 1 of arXiv 2408.08201). Without one, the rows are the
-    class means of the standardised features of the condensed ``images`` [N, C, S, S] (uint8) with ``labels``
-    [N], and the bias is that of the nearest-mean classifier; both can be computed again from the condensed
-    set.
+    With a text tower, the head's rows are the class names' embeddings times its temperature, and zeros for
+    the cells of a grid, so the projector is the zero-shot classifier (Proposition 1 of arXiv 2408.08201).
+    Without one, the rows are the class means of the standardised features of the condensed ``images``
+    [N, C, S, S] (uint8) with ``labels`` [N], and the bias is that of the nearest-mean classifier; both can be
+    computed again from the condensed set.
     """
     with seed_torch(0):
         head = nn.Linear(backbone.features, len(classes))
     shift, scale = torch.zeros(backbone.features), torch.ones(backbone.features)
     with torch.no_grad():
         if backbone.text is not None:
-            head.weight.copy_(backbone.text(classes, templates))
-            head.bias.zero_()
+            rows = backbone.text(classes, templates)
+            head.weight.zero_()[:, : rows.shape[1]] = rows
+            head.bias.fill_(backbone.logit_bias)
             scale *= backbone.logit_scale
         else:
             features = _features(backbone, images)

@@ -19,12 +19,12 @@ from torch.nn import functional
 
 from aerogel.condense.config import TeacherConfig
 from aerogel.condense.families.classifier import (
-    Preparation,
     load_classifier,
     reopen_classifier,
     require_channels,
     save_classifier,
 )
+from aerogel.condense.families.preparation import Preparation
 from aerogel.condense.fit import EpochState, fit, fused, share_loss
 from aerogel.condense.labels import make_batch
 from aerogel.condense.networks import Classifier, build_classifier

@@ -11,10 +11,11 @@ from safetensors import SafetensorError
 from aerogel.errors import DataError, MissingDependencyError, compose
 
 
-def load_pretrained(loader: str | type, name: str) -> Any:
+def load_pretrained(loader: str | type, name: str, **options: Any) -> Any:
     """Load a transformers model in float32 by a class, or the name of transformers' own, with all weights.
 
-    Weights stored with pickle alone are not opened, and code from the folder or the hub is never run.
+    ``options`` are for the model's constructor. Weights stored with pickle alone are not opened, and code
+    from the folder or the hub is never run.
 
     Raises:
         MissingDependencyError: transformers is not installed.
@@ -23,7 +24,12 @@ def load_pretrained(loader: str | type, name: str) -> Any:
     kind: Any = _import(loader, name) if isinstance(loader, str) else loader
     with quiet(), _refusals(name):
         model, info = kind.from_pretrained(
-            name, use_safetensors=True, dtype="float32", output_loading_info=True
+            name,
+            use_safetensors=True,
+            dtype="float32",
+            output_loading_info=True,
+            trust_remote_code=False,
+            **options,
         )
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
     if missing:
@@ -59,13 +65,15 @@ def read_config(name: str) -> dict[str, Any]:
 def load_part(loader: str, name: str) -> Any:
     """Load what goes with a model by the class called ``loader``: its config, tokenizer or image processor.
 
+    Code from the folder or the hub is never run.
+
     Raises:
         MissingDependencyError: transformers is not installed.
         DataError: nothing of that name can be loaded.
     """
     kind = _import(loader, name)
     with _refusals(name):
-        return kind.from_pretrained(name)
+        return kind.from_pretrained(name, trust_remote_code=False)
 
 
 def _import(loader: str, name: str) -> Any:
@@ -82,6 +90,14 @@ def _import(loader: str, name: str) -> Any:
 def _refusals(name: str) -> Iterator[None]:
     try:
         yield
+    except ImportError as missing:
+        raise MissingDependencyError(
+            compose(
+                f"the packages that transformers needs to load {name!r}",
+                " ".join(str(missing).split()),
+                "install what is missing",
+            )
+        ) from missing
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as failure:
         raise DataError(
             compose(
@@ -94,15 +110,20 @@ def _refusals(name: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the bars that transformers draws while it loads and saves off the screen."""
+    """Keep off the screen the bars that transformers draws while it loads and saves, and its load reports.
+
+    What a report says of weights that are missing is checked by those who load.
+    """
     from transformers.utils import logging
 
-    bars: Any = logging
+    settings: Any = logging
 
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
+    shown, told = settings.is_progress_bar_enabled(), settings.get_verbosity()
+    settings.disable_progress_bar()
+    settings.set_verbosity_error()
     try:
         yield
     finally:
+        settings.set_verbosity(told)
         if shown:
-            bars.enable_progress_bar()
+            settings.enable_progress_bar()

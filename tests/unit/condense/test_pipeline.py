@@ -335,7 +335,7 @@ def test_a_budget_is_kept_and_one_that_nothing_fits_is_refused_before_any_work(
     assert (done.codec, facts["codec"], facts["dtype"]) == ("int8", "int8", "float16")
     assert facts["adapter_bytes"] < floats
     forbid_work(monkeypatch)
-    monkeypatch.setattr("aerogel.condense.pipeline.run_stage", None)
+    monkeypatch.setattr("aerogel.core.staging.run_stage", None)
     with pytest.raises(ConfigError, match=r"projector\.budget.*the smallest; what to do: raise"):
         pipeline(tmp_path / "new", tiny.config(projector={"budget": 100}))
 

@@ -93,12 +93,12 @@ def stripes(width: int = 6, seed: int = 0) -> Backbone:
     )
 
 
-def write_clip(folder: Path, *, names: tuple[str, ...] = NAMES, size: int = 8, seed: int = 0) -> Path:
-    """Write a CLIP of random weights and a tokenizer of a few words, as a downloaded one lies on disk."""
+def write_tokenizer(folder: Path, *, names: tuple[str, ...] = NAMES, letters: str = "") -> int:
+    """Write a tokenizer of a few words, and of ``letters``, and return how many it knows."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import CLIPConfig, CLIPModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
-    words = ["<pad>", "<start>", "<end>", "<unknown>", "a", "photo", "of", *names, "."]
+    words = ["<pad>", "<start>", "<end>", "<unknown>", "a", "photo", "of", *names, ".", *letters]
     vocabulary = {word: index for index, word in enumerate(words)}
     plain = Tokenizer(models.WordLevel(vocabulary, unk_token="<unknown>"))
     plain.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -112,9 +112,18 @@ def write_clip(folder: Path, *, names: tuple[str, ...] = NAMES, size: int = 8, s
         eos_token="<end>",
         unk_token="<unknown>",
     )
+    tokenizer.save_pretrained(folder)
+    return len(words)
+
+
+def write_clip(folder: Path, *, names: tuple[str, ...] = NAMES, size: int = 8, seed: int = 0) -> Path:
+    """Write a CLIP of random weights and a tokenizer of a few words, as a downloaded one lies on disk."""
+    from transformers import CLIPConfig, CLIPModel
+
+    words = write_tokenizer(folder, names=names)
     tower = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     words_tower = {
-        "vocab_size": len(words),
+        "vocab_size": words,
         "max_position_embeddings": 16,
         "bos_token_id": 1,
         "eos_token_id": 2,
@@ -131,7 +140,6 @@ def write_clip(folder: Path, *, names: tuple[str, ...] = NAMES, size: int = 8, s
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=0.3)
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
     return folder
 
 

@@ -57,13 +57,32 @@ def test_without_transformers_the_extra_is_named(monkeypatch: pytest.MonkeyPatch
         load_part("AutoConfig", "x")
 
 
+def test_a_package_that_a_tokenizer_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import transformers
+
+    def lacking(*_: object, **__: object) -> None:
+        raise ImportError("requires the\n  sentencepiece library")
+
+    monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", lacking)
+    with pytest.raises(MissingDependencyError, match="got requires the sentencepiece library"):
+        load_part("AutoTokenizer", "x")
+
+
+def test_options_reach_the_models_constructor(tmp_path: Path) -> None:
+    folder = str(tiny.write_classifier(tmp_path))
+    assert load_pretrained("ViTModel", folder, add_pooling_layer=False).pooler is None
+    with pytest.raises(DataError, match=r"without pooler"):
+        load_pretrained("ViTModel", folder)
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_the_callers_choice_of_bars_is_given_back(shown: bool) -> None:
     from transformers.utils import logging
 
-    before = logging.is_progress_bar_enabled()
+    before, told = logging.is_progress_bar_enabled(), logging.get_verbosity()
     (logging.enable_progress_bar if shown else logging.disable_progress_bar)()
     with quiet():
         assert not logging.is_progress_bar_enabled()
     assert logging.is_progress_bar_enabled() is shown
+    assert logging.get_verbosity() == told
     (logging.enable_progress_bar if before else logging.disable_progress_bar)()

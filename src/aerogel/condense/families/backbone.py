@@ -9,9 +9,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from aerogel.errors import ConfigError, compose
-
 TextEmbedding = Callable[[tuple[str, ...], tuple[str, ...]], Tensor]
+
+_SMALLEST_FOR_GRID = 16
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,10 @@ class Backbone:
     ``module`` maps images [B, C, S, S] in [0, 1] to features [B, ``features``] in float32. ``lora_targets``
     are the names, inside ``module``, of the layers that take a low-rank change; ``norms`` maps the names of
     convolutions to those of the batch normalisations that alone read them. ``text`` maps (class names,
-    templates) to unit rows [classes, ``features``] where the backbone has a text tower; ``logit_scale`` is
-    then its temperature. ``grid`` x ``grid`` are the cells that the features are of. ``unit_features`` says
-    that the features have length 1, so that they need no standardisation. ``sha256`` is over the weights,
+    templates) to unit rows [classes, d] where the backbone has a text tower, d being the features of the
+    whole image, which come first; ``logit_scale`` and ``logit_bias`` are then its temperature and the bias of
+    its logits. ``grid`` x ``grid`` are the cells that the features are of. ``unit_features`` says that the
+    features have length 1, so that they need no standardisation. ``sha256`` is over the weights,
     ``size_bytes`` what they take at the precision they are published in.
     """
 
@@ -36,37 +37,43 @@ class Backbone:
     grid: int = 1
     text: TextEmbedding | None = None
     logit_scale: float = 1.0
+    logit_bias: float = 0.0
     unit_features: bool = False
     norms: Mapping[str, str] = field(default_factory=dict)
 
 
 def load_backbone(name: str, grid: int | None = None, *, size: int = 0) -> Backbone:
-    """Load a backbone by zoo name (``aerogel/...``), or a CLIP by folder or Hugging Face hub name.
+    """Load a backbone by zoo name (``aerogel/...``), file of weights, folder, or Hugging Face hub name.
 
+    A file is EfficientNet-Lite0 as safetensors, a folder or hub name an image network of transformers.
     ``grid`` asks for features of that many cells per side, None for what suits the backbone and images of
-    ``size`` pixels.
+    ``size`` pixels. Nothing is fetched for a file or folder, and code that lies beside weights is never run.
 
     Raises:
-        ConfigError: the backbone has no feature maps to take a grid of.
         UnknownNameError: no backbone of that name ships with Aerogel.
-        DataError: the folder or the hub's answer is no model that can be used.
+        DataError: the file, the folder or the hub's answer is no model that can be used.
         MissingDependencyError: transformers is not installed.
     """
     if name.startswith("aerogel/") and not Path(name).exists():
         from aerogel.condense.families.shipped import load_shipped
 
         return load_shipped(name, grid, size=size)
-    if grid not in (None, 1):
-        raise ConfigError(
-            compose(
-                f"projector.grid of 1 or auto for {name!r}, whose features are of the whole image",
-                f"{grid}",
-                "leave projector.grid out",
-            )
-        )
-    from aerogel.condense.families.clip import load_clip
+    if name.endswith(".safetensors") or Path(name).is_file():
+        from aerogel.condense.families.efficientnet_lite import load_efficientnet_lite
 
-    return load_clip(name)
+        return load_efficientnet_lite(name, grid, size=size)
+    from aerogel.condense.families.opening import load_transformer
+
+    return load_transformer(name, grid, size=size)
+
+
+def choose_grid(size: int) -> int:
+    """Return the cells per side that suit images of ``size`` pixels: 2 from 16 pixels up, else 1.
+
+    A teacher's logits for a CutMix view are close to a sum over places, which the mean over the whole view
+    cannot follow.
+    """
+    return 2 if size >= _SMALLEST_FOR_GRID else 1
 
 
 def hash_weights(module: nn.Module) -> str:

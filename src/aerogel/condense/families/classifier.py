@@ -2,72 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from aerogel.errors import DataError, MismatchError, compose
+from aerogel.condense.families.preparation import Preparation, prepare, read_preparation
+from aerogel.errors import MismatchError, compose
 from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
-
-_FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
-_NOT_REPRODUCED = ("do_pad", "do_reduce_labels", "do_flip_channel_order", "rescale_offset", "include_top")
-_NO_RESIZE_CROP_FROM = 384
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """Say what a classifier's image processor does to an image: resize, cut out the centre, scale, normalise.
-
-    ``resize`` and ``crop`` are (height, width) in pixels or None where the step is left out; ``filter`` is
-    "nearest", "bilinear" or "bicubic"; ``factor`` multiplies pixels in [0, 1] before ``mean`` and ``std``,
-    one value per channel, are applied.
-    """
-
-    resize: tuple[int, int] | None
-    crop: tuple[int, int] | None
-    filter: str
-    factor: float
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types."""
-        return {
-            key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()
-        }
-
-    def shape(self, images: Tensor, channels: int) -> Tensor:
-        """Return ``images`` [B, C, S, S] in [0, 1] resized, cut and scaled, not normalised; grey as RGB."""
-        pixels = images.expand(-1, channels, -1, -1)
-        if self.resize is not None and tuple(pixels.shape[-2:]) != self.resize:
-            smooth = self.filter != "nearest"
-            pixels = functional.interpolate(
-                pixels,
-                size=self.resize,
-                mode=self.filter,
-                align_corners=False if smooth else None,
-                antialias=smooth,
-            ).clamp(0.0, 1.0)
-        if self.crop is not None:
-            pixels = _cut_centre(pixels, self.crop)
-        return pixels * self.factor
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> Preparation:
-        """Read what :meth:`to_dict` returned."""
-        return Preparation(
-            resize=tuple(data["resize"]) if data["resize"] else None,
-            crop=tuple(data["crop"]) if data["crop"] else None,
-            filter=str(data["filter"]),
-            factor=float(data["factor"]),
-            mean=tuple(data["mean"]),
-            std=tuple(data["std"]),
-        )
 
 
 class ImageClassifier(nn.Module):
@@ -92,68 +35,9 @@ class ImageClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return logits [B, classes] in float32 for ``images`` [B, C, S, S] in [0, 1]; grey serves as RGB."""
-        pixels = self.preparation.shape(images, self.channels)
-        logits: Tensor = self.model(pixel_values=(pixels - self.mean) / self.std).logits
+        pixels = prepare(images.expand(-1, self.channels, -1, -1), self.preparation, self.mean, self.std)
+        logits: Tensor = self.model(pixel_values=pixels).logits
         return logits.float()
-
-
-def _cut_centre(images: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the middle [B, C, *size] of ``images`` [B, C, H, W], with zeros where they are smaller."""
-    height, width = size
-    low_y, low_x = max(0, height - images.shape[-2]), max(0, width - images.shape[-1])
-    if low_y or low_x:
-        top, left = math.ceil(low_y / 2), math.ceil(low_x / 2)
-        images = functional.pad(images, (left, low_x - left, top, low_y - top))
-    top, left = (images.shape[-2] - height) // 2, (images.shape[-1] - width) // 2
-    return images[..., top : top + height, left : left + width]
-
-
-def read_preparation(processor: dict[str, Any], channels: int) -> Preparation:
-    """Read the config of a transformers image processor, its defaults filled in, for square images.
-
-    Raises:
-        DataError: it asks for a step that is not reproduced here.
-    """
-    odd = [name for name in _NOT_REPRODUCED if processor.get(name)]
-    resample = int(processor.get("resample") or 0)
-    if processor.get("do_resize") and resample not in _FILTERS:
-        odd.append(f"resample={resample}")
-    if odd:
-        raise DataError(
-            compose(
-                "an image processor that resizes, crops, rescales and normalises",
-                f"one with {', '.join(odd)}",
-                "choose another classifier, or train a teacher here",
-            )
-        )
-    resize, crop = None, None
-    if processor.get("do_resize"):
-        resize = _square(processor.get("size") or {}, "size")
-        share = processor.get("crop_pct")
-        if share is not None and resize[0] < _NO_RESIZE_CROP_FROM:
-            # Up to this size the ConvNeXt family enlarges first and then cuts the centre out.
-            crop, resize = resize, (int(resize[0] / share), int(resize[1] / share))
-    if processor.get("do_center_crop"):
-        crop = _square(processor.get("crop_size") or {}, "crop_size")
-    factor = 255.0 * float(processor["rescale_factor"]) if processor.get("do_rescale") else 255.0
-    normalised = bool(processor.get("do_normalize"))
-    mean = tuple(float(value) for value in processor["image_mean"]) if normalised else (0.0,) * channels
-    std = tuple(float(value) for value in processor["image_std"]) if normalised else (1.0,) * channels
-    return Preparation(resize, crop, _FILTERS.get(resample, "bilinear"), factor, mean, std)
-
-
-def _square(size: dict[str, Any], name: str) -> tuple[int, int]:
-    if size.get("height") and size.get("width"):
-        return int(size["height"]), int(size["width"])
-    if size.get("shortest_edge"):
-        return int(size["shortest_edge"]), int(size["shortest_edge"])
-    raise DataError(
-        compose(
-            f"an image processor whose {name} has a height and a width, or a shortest edge",
-            f"{size}",
-            "name these",
-        )
-    )
 
 
 def load_classifier(name: str) -> ImageClassifier:

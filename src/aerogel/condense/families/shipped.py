@@ -5,11 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerogel.condense.families.backbone import Backbone, hash_weights
+from aerogel.condense.families.backbone import Backbone, choose_grid, hash_weights
 from aerogel.zoo.backbones import load_weights
 from aerogel.zoo.resnet8 import ResNet8
-
-_SMALLEST_FOR_GRID = 16
 
 
 class CentredRGB(nn.Module):
@@ -30,14 +28,13 @@ def load_shipped(name: str, grid: int | None = None, *, size: int = 0) -> Backbo
     """Load a backbone from the zoo; every convolution takes a low-rank change.
 
     Its features are those of ``grid`` x ``grid`` cells; None is 2 x 2 for images of a ``size`` from 16 pixels
-    up, else 1: a teacher's logits for a CutMix view are close to a sum over places, which the mean over the
-    whole view cannot follow.
+    up, else 1.
 
     Raises:
         UnknownNameError: the zoo has no such backbone.
     """
     network, size_bytes = load_weights(name)
-    grid = grid or (2 if size >= _SMALLEST_FOR_GRID else 1)
+    grid = grid or choose_grid(size)
     module = CentredRGB(network, grid).eval().requires_grad_(False)
     convolutions = [key for key, layer in module.named_modules() if isinstance(layer, nn.Conv2d)]
     return Backbone(

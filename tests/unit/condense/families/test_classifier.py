@@ -10,13 +10,12 @@ import torch
 
 from aerogel.condense.families.classifier import (
     ImageClassifier,
-    Preparation,
     load_classifier,
-    read_preparation,
     reopen_classifier,
     require_channels,
     save_classifier,
 )
+from aerogel.condense.families.preparation import Preparation
 from aerogel.errors import DataError, MismatchError
 from tests.unit.condense import tiny
 
@@ -58,6 +57,8 @@ def test_logits_are_those_of_processor_and_model(tmp_path: Path, kind: str) -> N
         ("vit", {}, 32),
         ("vit", {}, 11),
         ("vit", {"resample": 3}, 32),
+        ("vit", {"resample": 0}, 27),
+        ("vit", {"image_processor_type": "EfficientNetImageProcessor", "resample": 2}, 24),
         ("vit", {"do_normalize": False}, 24),
         ("vit", {"rescale_factor": 1 / 127.5}, 24),
         ("resnet", {}, 40),
@@ -116,38 +117,6 @@ def test_what_was_saved_is_reopened_to_the_last_bit(tmp_path: Path) -> None:
     assert torch.equal(again(images), first(images))
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert isinstance(again, ImageClassifier)
-
-
-STEPS: dict[str, Any] = {
-    "do_resize": True,
-    "size": {"height": 8, "width": 8},
-    "resample": 2,
-    "do_rescale": True,
-    "rescale_factor": 1 / 255,
-    "do_normalize": True,
-    "image_mean": [0.5],
-    "image_std": [0.5],
-}
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        ({"resample": 1}, "resample=1"),
-        ({"do_pad": True}, "do_pad"),
-        ({"include_top": True, "rescale_offset": True}, "rescale_offset, include_top"),
-        ({"size": {"longest_edge": 9}}, "longest_edge"),
-        ({"do_center_crop": True, "crop_size": None}, "crop_size"),
-    ],
-)
-def test_a_step_that_is_not_reproduced_is_refused(change: dict[str, Any], told: str) -> None:
-    with pytest.raises(DataError, match=told):
-        read_preparation(STEPS | change, 1)
-
-
-def test_steps_that_are_off_are_left_out() -> None:
-    off = {"do_resize": False, "do_rescale": False, "do_normalize": False, "resample": 1}
-    assert read_preparation(STEPS | off, 1) == Preparation(None, None, "bilinear", 255.0, (0.0,), (1.0,))
 
 
 def test_a_folder_without_an_image_processor_is_refused(tmp_path: Path) -> None:
