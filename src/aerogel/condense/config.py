@@ -5,10 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aerogel.condense.identity import later
 from aerogel.core.config import config
 
-NetworkName = Literal["convnet", "resnet18"]
+NetworkName = Literal["convnet", "resnet18", "resnet50", "mobilenet-v2", "vit-t", "swin-t"]
 LabelKind = Literal["generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard"]
+
+# Where a network's attention heads have to share its width evenly.
+WIDTH_STEPS = {"vit-t": 3, "swin-t": 3}
 
 LABEL_KINDS: tuple[str, ...] = ("generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard")
 
@@ -18,6 +22,12 @@ def _positive(mistakes: list[str], owner: object, *names: str) -> None:
         value = getattr(owner, name)
         if value is not None and not value > 0:
             mistakes.append(f"{name}: expected a number above 0; got {value}")
+
+
+def _width(mistakes: list[str], name: str, network: str, width: int | None) -> None:
+    step = WIDTH_STEPS.get(network, 1)
+    if width is not None and width > 0 and width % step:
+        mistakes.append(f"{name}: expected a multiple of {step} for {network}; got {width}")
 
 
 def _share(mistakes: list[str], owner: object, *names: str) -> None:
@@ -91,7 +101,7 @@ class TeacherConfig:
 
     ``path`` imports a trained one instead of training: a folder of an earlier teacher stage, or a
     transformers image classifier (folder or hub name). ``width`` None is the network's published one, 128
-    channels for ConvNet and 64 for ResNet-18. ``snapshots`` are kept at equal distances along the
+    channels for ConvNet and 64 for a ResNet; ``depth`` is ConvNet's, the others come in one. ``snapshots`` are kept at equal distances along the
     run; the last is the teacher itself. ``held_out`` is the share of the training set that is kept from every
     fit, to choose learning rates and to measure fidelity on.
     """
@@ -110,6 +120,7 @@ class TeacherConfig:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
         _positive(mistakes, self, "width", "depth", "snapshots")
+        _width(mistakes, "width", self.network, self.width)
         _share(mistakes, self, "label_smoothing")
         if not 0.0 < self.held_out < 0.5:
             mistakes.append(f"held_out: expected a share above 0 and below 0.5; got {self.held_out}")
@@ -217,7 +228,16 @@ class StudentConfig:
     """Set the network trained on the condensed set, and its loss: MSE to soft labels + ``ce_weight`` x CE.
 
     ``width`` None is the network's published one, as for the teacher. Of several learning rates in ``lrs``
-    the best on held-out training images is taken; without any, it is ``fit.lr``.
+    the best on held-out training images is taken; without any, it is ``fit.lr``. In place of "mse", ``loss``
+    can be "kl", the divergence of class probabilities at ``temperature`` (times its square with
+    ``rescale_temperature``), or "cosine", GIFT's (arXiv 2405.14736). ``ema`` above 0 averages the weights with
+    that decay; the average is what is scored after the last epoch.
+
+    Of a comparison: ``hard_baseline`` adds the row of hard labels where ``labels`` lacks it,
+    ``random_baseline`` real images picked by chance, ``full_baseline`` all real images with hard labels,
+    trained as the teacher is (``teacher.fit``); ``plain_views`` adds the rows without augmentation that the
+    augmentation-robust score needs. ``networks`` are trained beside ``network``, each with every kind of
+    labels; ``network_widths`` are theirs in the same order, null for the published one.
     """
 
     network: NetworkName = "convnet"
@@ -229,6 +249,15 @@ class StudentConfig:
     seeds: tuple[int, ...] = (0,)
     lrs: tuple[float, ...] = ()
     fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=300, batch_size=16, lr=2e-3))
+    loss: Literal["mse", "kl", "cosine"] = later("mse")
+    temperature: float = later(4.0)
+    rescale_temperature: bool = later(False)
+    ema: float = later(0.0)
+    hard_baseline: bool = later(True)
+    full_baseline: bool = later(False)
+    plain_views: bool = later(False)
+    networks: tuple[NetworkName, ...] = later(())
+    network_widths: tuple[int | None, ...] = later(())
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -239,16 +268,31 @@ class StudentConfig:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
         _positive(mistakes, self, "width", "depth")
+        _width(mistakes, "width", self.network, self.width)
         if not self.seeds:
             mistakes.append("seeds: expected at least one; got none")
         if not all(rate > 0 for rate in self.lrs):
             mistakes.append(f"lrs: expected learning rates above 0; got {list(self.lrs)}")
         if not self.ce_weight >= 0:
             mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
-        for name in ("labels", "seeds", "lrs"):
+        for name in ("labels", "seeds", "lrs", "networks"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 mistakes.append(f"{name}: expected each value once; got {list(values)}")
+        _positive(mistakes, self, "temperature")
+        if not 0.0 <= self.ema < 1.0:
+            mistakes.append(f"ema: expected 0 (off) or a decay below 1; got {self.ema}")
+        if self.network in self.networks:
+            mistakes.append(f"networks: expected others than network; got {self.network}")
+        if len(self.network_widths) not in (0, len(self.networks)):
+            mistakes.append(
+                f"network_widths: expected one for each of networks ({len(self.networks)}), or none; "
+                f"got {len(self.network_widths)}"
+            )
+        if not all(width is None or width > 0 for width in self.network_widths):
+            mistakes.append(f"network_widths: expected numbers above 0; got {list(self.network_widths)}")
+        for network, width in zip(self.networks, self.network_widths, strict=False):
+            _width(mistakes, "network_widths", network, width)
         return mistakes
 
 

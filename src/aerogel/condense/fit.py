@@ -74,6 +74,7 @@ def fit(
     device: str,
     checkpoint: Path | None = None,
     save_after: frozenset[int] = frozenset(),
+    after_step: Callable[[], None] | None = None,
 ) -> Iterator[EpochState]:
     """Train the parameters of ``module`` that require a gradient; yield after every epoch.
 
@@ -81,7 +82,8 @@ def fit(
     ``checkpoint``, a folder, the run continues where the last saved epoch ended; what the module, the
     optimiser and the order of samples are then is what they would have been without the stop. The epochs
     before the resume point are not yielded again; those in ``save_after``, counted from 1, are saved only
-    once the caller is done with them, so that a kill between the two repeats the epoch.
+    once the caller is done with them, so that a kill between the two repeats the epoch. ``after_step`` is
+    called when the weights have moved; what it keeps in buffers of ``module`` is saved and continued too.
 
     Raises:
         DivergedError: the loss is no finite number.
@@ -105,6 +107,8 @@ def fit(
                     loss = batch_loss(epoch, samples)
                 losses.append(_finite(loss, epoch, config))
                 _step(optimiser, trained, loss, rate, config.clip)
+                if after_step is not None:
+                    after_step()
         history.append(float(np.mean(losses)))
         yield EpochState(epoch, history[-1], time.monotonic() - begin)
         due = (

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aerogel.condense import archive as shelf
+from aerogel.condense.losses import write_loss
 from aerogel.core.config import to_dict
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def describe_set(pipeline: Pipeline, work: Path, probe: list[list[float]]) -> di
             "grid": pipeline.backbone.grid,
         },
         "projector": {**to_dict(config.projector), **pipeline.manifest("generator").facts},
-        "student_loss": "mse(logits) + ce_weight * cross-entropy",
+        "student_loss": write_loss(config.student),
         "teacher": {"digest": pipeline.digest("teacher"), **pipeline.manifest("teacher").facts},
         "probe": probe,
         "source": {

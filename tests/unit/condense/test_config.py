@@ -141,6 +141,27 @@ WRONG: list[tuple[Any, str]] = [
         "lrs: expected learning rates above 0; got [0.1, -0.1]",
     ),
     (StudentConfig(ce_weight=-1.0), "ce_weight: expected 0 or more; got -1.0"),
+    (StudentConfig(temperature=0.0), "temperature: expected a number above 0; got 0.0"),
+    (StudentConfig(ema=1.0), "ema: expected 0 (off) or a decay below 1; got 1.0"),
+    (StudentConfig(networks=("convnet",)), "networks: expected others than network; got convnet"),
+    (
+        StudentConfig(networks=("vit-t", "vit-t")),
+        "networks: expected each value once; got ['vit-t', 'vit-t']",
+    ),
+    (
+        StudentConfig(networks=("vit-t",), network_widths=(3, 6)),
+        "network_widths: expected one for each of networks (1), or none; got 2",
+    ),
+    (
+        StudentConfig(networks=("resnet18",), network_widths=(0,)),
+        "network_widths: expected numbers above 0; got [0]",
+    ),
+    (
+        StudentConfig(networks=("resnet18", "swin-t"), network_widths=(4, 4)),
+        "network_widths: expected a multiple of 3 for swin-t; got 4",
+    ),
+    (StudentConfig(network="vit-t", width=64), "width: expected a multiple of 3 for vit-t; got 64"),
+    (TeacherConfig(network="swin-t", width=32), "width: expected a multiple of 3 for swin-t; got 32"),
     (CondenseConfig(ipc=0), "ipc: expected a number above 0; got 0"),
     (CondenseConfig(size=7), "size: expected 8 pixels or more; got 7"),
     (
