@@ -1,8 +1,8 @@
 """Networks whose architecture is transformers', built from a config with random weights, and fitted to size.
 
 transformers is imported when one of them is built, and not before. Each has a variant for images under 96
-pixels, as :class:`~aerogel.condense.networks.ResNet18` has: finer patches, or a stem of stride 1. Images whose
-side is no whole number of patches or windows are padded with the mean colour, right and below.
+pixels, as :class:`~aerogel.condense.networks.ResNet18` has: finer patches, or a stem of stride 1. Images
+whose side is no whole number of patches or windows are padded with the mean colour, right and below.
 """
 
 from __future__ import annotations

@@ -101,9 +101,9 @@ class TeacherConfig:
 
     ``path`` imports a trained one instead of training: a folder of an earlier teacher stage, or a
     transformers image classifier (folder or hub name). ``width`` None is the network's published one, 128
-    channels for ConvNet and 64 for a ResNet; ``depth`` is ConvNet's, the others come in one. ``snapshots`` are kept at equal distances along the
-    run; the last is the teacher itself. ``held_out`` is the share of the training set that is kept from every
-    fit, to choose learning rates and to measure fidelity on.
+    channels for ConvNet and 64 for a ResNet; ``depth`` is ConvNet's, the others come in one. ``snapshots``
+    are kept at equal distances along the run; the last is the teacher itself. ``held_out`` is the share of
+    the training set that is kept from every fit, to choose learning rates and to measure fidelity on.
     """
 
     network: NetworkName = "convnet"
@@ -230,8 +230,8 @@ class StudentConfig:
     ``width`` None is the network's published one, as for the teacher. Of several learning rates in ``lrs``
     the best on held-out training images is taken; without any, it is ``fit.lr``. In place of "mse", ``loss``
     can be "kl", the divergence of class probabilities at ``temperature`` (times its square with
-    ``rescale_temperature``), or "cosine", GIFT's (arXiv 2405.14736). ``ema`` above 0 averages the weights with
-    that decay; the average is what is scored after the last epoch.
+    ``rescale_temperature``), or "cosine", GIFT's (arXiv 2405.14736). ``ema`` above 0 averages the weights
+    with that decay; the average is what is scored after the last epoch.
 
     Of a comparison: ``hard_baseline`` adds the row of hard labels where ``labels`` lacks it,
     ``random_baseline`` real images picked by chance, ``full_baseline`` all real images with hard labels,

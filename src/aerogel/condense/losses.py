@@ -28,7 +28,7 @@ def match_logits(logits: Tensor, soft: Tensor, batch: Batch) -> Tensor:
 def match_probabilities(
     logits: Tensor, soft: Tensor, batch: Batch, *, temperature: float, rescale: bool
 ) -> Tensor:
-    """Return the divergence KL(soft || student) in nats of class probabilities at ``temperature``, mean over B.
+    """Return the divergence KL(soft || student) of class probabilities at ``temperature``, in nats a view.
 
     ``rescale`` multiplies by the squared temperature, which keeps the gradient's size from falling with it
     (arXiv 1503.02531, section 2); RDED and SRe2L leave it out.

@@ -136,7 +136,7 @@ def test_a_killed_student_ends_like_a_straight_one(tmp_path: Path) -> None:
     assert {name: value.numpy().tobytes() for name, value in again.state_dict().items()} == straight
 
 
-# --- losses and the average of the weights -------------------------------------------------------------------
+# --- losses and the average of the weights ------------------------------------------------------------------
 
 
 def test_every_loss_trains_another_student_and_lowers_itself() -> None:
