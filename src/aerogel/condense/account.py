@@ -15,6 +15,7 @@ from aerogel.condense.comparison import Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
 from aerogel.condense.exhibits import describe_sections
+from aerogel.condense.lineup import AUGMENTED
 from aerogel.condense.run_folder import RECIPE, RESULT, TIMINGS
 from aerogel.condense.teacher import load_teacher
 from aerogel.core.config import load_config, to_dict
@@ -84,9 +85,15 @@ class Run:
         """Return the bytes of the source's pixels, one byte each, uncompressed."""
         return int(self.facts["source"]["images"] * self.facts["channels"] * self.facts["size"] ** 2)
 
+    @property
+    def main_rows(self) -> tuple[Row, ...]:
+        """Return the rows of the run's own network, trained on augmented views."""
+        own = ("", self.config.student.network)
+        return tuple(row for row in self.rows if row.network in own and row.views == AUGMENTED)
+
     def find(self, labels: str, images: str = "chosen") -> Row | None:
-        """Return the row of one kind of labels, if students were trained with it."""
-        return next((row for row in self.rows if (row.labels, row.images) == (labels, images)), None)
+        """Return the main row of one kind of labels, if students were trained with it."""
+        return next((row for row in self.main_rows if (row.labels, row.images) == (labels, images)), None)
 
     @property
     def view_bytes(self) -> float:
@@ -126,9 +133,7 @@ def open_run(folder: str | Path) -> Run:
             )
     try:
         result = json.loads((place / RESULT).read_text(encoding="utf-8"))
-        rows = tuple(
-            Row(**{**row, "accuracy": Measurement.from_dict(row["accuracy"])}) for row in result["rows"]
-        )
+        rows = tuple(Row.from_dict(row) for row in result["rows"])
         timings = json.loads((place / TIMINGS).read_text(encoding="utf-8"))
         known = {str(name): float(seconds) for name, seconds in timings.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:

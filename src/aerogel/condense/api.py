@@ -19,6 +19,7 @@ from aerogel.condense.identity import identify
 from aerogel.condense.pipeline import Pipeline
 from aerogel.condense.run_folder import RECIPE, RESULT, require_run_folder
 from aerogel.condense.sources import Sources
+from aerogel.condense.standing import rank_rows
 from aerogel.core.config import from_dict, override, save_config, validate
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.errors import ConfigError, compose
@@ -62,6 +63,7 @@ class Condensed:
             "fidelity": facts["projector"]["fidelity"],
             "storage": facts["storage"],
             "rows": [row.to_dict() for row in self.rows],
+            "scores": [each.to_dict() for each in rank_rows(self.rows, self.config.student.network)],
             "archive_digest": self.data.manifest.digest,
         }
 

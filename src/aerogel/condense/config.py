@@ -282,6 +282,11 @@ class StudentConfig:
         _positive(mistakes, self, "temperature")
         if not 0.0 <= self.ema < 1.0:
             mistakes.append(f"ema: expected 0 (off) or a decay below 1; got {self.ema}")
+        if self.plain_views and not (self.random_baseline and "stored-fp16" in self.labels):
+            mistakes.append(
+                "plain_views: expected random_baseline and stored-fp16 among labels beside it; "
+                f"got {self.random_baseline} and {list(self.labels)}"
+            )
         if self.network in self.networks:
             mistakes.append(f"networks: expected others than network; got {self.network}")
         if len(self.network_widths) not in (0, len(self.networks)):

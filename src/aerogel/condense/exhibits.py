@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aerogel.condense.standing import describe_students
 from aerogel.measure import format_bytes
 from aerogel.report import Block, Curve, Level, Picture, Pictures, Point, Scatter, Section, Series, TableBlock
 
@@ -39,13 +40,14 @@ def describe_sections(run: Run) -> tuple[Section, ...]:
     """Return the sections of the report, without those that the run has no figures for."""
     sections = [_show_images(run)]
     if run.rows:
-        sections.append(_show_accuracy(run))
+        sections += [_show_accuracy(run), *describe_students(run, NAMES)]
     return (*sections, _show_storage(run), _show_fidelity(run))
 
 
 def name_row(row: Row) -> str:
     """Name one kind of labels on one choice of images."""
-    return NAMES[row.labels] if row.images == "chosen" else f"random images, {NAMES[row.labels]}"
+    images = {"chosen": "", "random": "random images, ", "all": "all real images, "}[row.images]
+    return f"{images}{NAMES[row.labels]}{', not augmented' if row.views == 'plain' else ''}"
 
 
 _CROPPED = (
@@ -104,7 +106,8 @@ def _show_accuracy(run: Run) -> Section:
             group="chosen images" if row.images == "chosen" else "random images",
             emphasis=row.labels == "generator",
         )
-        for row in run.rows
+        for row in run.main_rows
+        if row.images != "all"
     ]
     ours = run.find("generator")
     if ours is not None:
@@ -118,32 +121,40 @@ def _show_accuracy(run: Run) -> Section:
         points,
         x_unit="B",
         y_unit="%",
-        levels=(Level(f"teacher, all {run.facts['source']['images']:,} images", run.teacher_accuracy.value),),
+        levels=_draw_levels(run),
         text=f"Further left is lighter, further up is better. {spread}",
     )
     rows = [
         (
             NAMES[row.labels],
-            "chosen" if row.images == "chosen" else "random",
+            row.images,
             row.label_bytes,
             row.backbone_bytes or None,
             _write_spread(row.accuracy.value, row.accuracy.spread),
             f"{row.rate:g}",
         )
-        for row in run.rows
+        for row in run.main_rows
     ]
     table = TableBlock(
         ("labels", "images", "label bytes", "backbone bytes", "accuracy (%)", "learning rate"),
         rows,
         title="The same in numbers",
         text="The backbone is public: whoever has it already fetches the label bytes alone.",
-        highlight=[index for index, row in enumerate(run.rows) if row.labels == "generator"],
+        highlight=[n for n, row in enumerate(run.main_rows) if row.labels == "generator"],
     )
     text = (
         f"The same student, trained for {epochs} epochs on {run.facts['images']:,} images with labels of "
         "each kind, scored after its last epoch on test images that nothing else has seen."
     )
     return Section("Accuracy against bytes", text, [scatter, table])
+
+
+def _draw_levels(run: Run) -> tuple[Level, ...]:
+    teacher = Level(f"teacher, all {run.facts['source']['images']:,} images", run.teacher_accuracy.value)
+    whole = run.find("hard", "all")
+    if whole is None:
+        return (teacher,)
+    return (teacher, Level("the student on all real images", whole.accuracy.value))
 
 
 def _write_spread(value: float, spread: float | None) -> str:

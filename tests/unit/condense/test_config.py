@@ -160,6 +160,10 @@ WRONG: list[tuple[Any, str]] = [
         StudentConfig(networks=("resnet18", "swin-t"), network_widths=(4, 4)),
         "network_widths: expected a multiple of 3 for swin-t; got 4",
     ),
+    (
+        StudentConfig(plain_views=True, labels=("hard",)),
+        "plain_views: expected random_baseline and stored-fp16 among labels beside it; got True and ['hard']",
+    ),
     (StudentConfig(network="vit-t", width=64), "width: expected a multiple of 3 for vit-t; got 64"),
     (TeacherConfig(network="swin-t", width=32), "width: expected a multiple of 3 for swin-t; got 32"),
     (CondenseConfig(ipc=0), "ipc: expected a number above 0; got 0"),

@@ -37,6 +37,8 @@ def test_every_kind_of_labels_has_a_name() -> None:
     row = Row("hard", "random", Measurement("accuracy", 1.0, "%"), 1, 0, 1.0)
     assert name_row(row) == "random images, hard labels"
     assert name_row(replace(row, images="chosen")) == "hard labels"
+    assert name_row(replace(row, images="all")) == "all real images, hard labels"
+    assert name_row(replace(row, images="chosen", views="plain")) == "hard labels, not augmented"
 
 
 def test_pictures_are_the_stored_images_in_rows_of_a_class(run: Run) -> None:
