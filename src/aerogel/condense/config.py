@@ -164,6 +164,20 @@ class SelectionConfig:
         return mistakes
 
 
+def check_weak_teachers(wanted: int | tuple[int, ...]) -> list[str]:
+    """Return what is wrong with a count of snapshots, or with a list of their numbers."""
+    if isinstance(wanted, int):
+        return [] if wanted > 0 else [f"weak_teachers: expected a number above 0; got {wanted}"]
+    if wanted and min(wanted) > 0 and len(set(wanted)) == len(wanted):
+        return []
+    return [f"weak_teachers: expected numbers of snapshots from 1, each once; got {list(wanted)}"]
+
+
+def last_weak_teacher(wanted: int | tuple[int, ...]) -> int:
+    """Return how many snapshots there have to be: the count that is wanted, or the highest number."""
+    return wanted if isinstance(wanted, int) else max(wanted)
+
+
 @config("condense.projector", version=1)
 @dataclass(frozen=True)
 class ProjectorConfig:
@@ -172,20 +186,20 @@ class ProjectorConfig:
     ``rank`` is LoRA's on the backbone, ``head_rank`` on the head; "full" stores the head's whole change,
     "auto" takes the smaller. ``ce_weight`` is the weight of the cross-entropy to the hard labels beside the
     MSE to the teachers' logits. ``weak_teachers`` averages the logits of that many of the last snapshots; 1
-    is the teacher alone. ``grid`` x ``grid`` cells of the backbone's feature maps feed the head; "auto" is 2
-    for a backbone with maps and images from 16 pixels up, else 1. ``target_epochs`` above 0 computes the
-    teachers' logits once, for the views of that many epochs, and goes round these: most of an epoch is the
-    teacher's forward pass. ``tune_epochs`` follow on views of the condensed images, the ones to be labelled,
-    with a peak rate of ``tune_lr`` and one view of a real image to nine of theirs; ``tune_target_epochs`` is
-    to them what ``target_epochs`` is to the real images. ``templates`` word the classes for a backbone with a
-    text tower.
+    is the teacher alone, and a list such as [1, 3] names snapshots, from 1, the earliest. ``grid`` x ``grid``
+    cells of the backbone's feature maps feed the head; "auto" is 2 for a backbone with maps and images from
+    16 pixels up, else 1. ``target_epochs`` above 0 computes the teachers' logits once, for the views of that
+    many epochs, and goes round these: most of an epoch is the teacher's forward pass. ``tune_epochs`` follow
+    on views of the condensed images, the ones to be labelled, with a peak rate of ``tune_lr`` and one view of
+    a real image to nine of theirs; ``tune_target_epochs`` is to them what ``target_epochs`` is to the real
+    images. ``templates`` word the classes for a backbone with a text tower.
     """
 
     backbone: str = "aerogel/shapes-resnet8"
     rank: int = 8
     head_rank: int | Literal["auto", "full"] = "auto"
     ce_weight: float = 0.1
-    weak_teachers: int = 1
+    weak_teachers: int | tuple[int, ...] = 1
     grid: int | Literal["auto"] = "auto"
     target_epochs: int = 0
     tune_epochs: int = 0
@@ -198,7 +212,8 @@ class ProjectorConfig:
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
-        _positive(mistakes, self, "rank", "weak_teachers", "tune_lr")
+        _positive(mistakes, self, "rank", "tune_lr")
+        mistakes += check_weak_teachers(self.weak_teachers)
         if isinstance(self.head_rank, int) and self.head_rank < 1:
             mistakes.append(f'head_rank: expected 1 or more, "auto" or "full"; got {self.head_rank}')
         if isinstance(self.grid, int) and self.grid < 1:
@@ -329,9 +344,11 @@ class CondenseConfig:
         _positive(mistakes, self, "ipc")
         if self.size is not None and self.size < 8:
             mistakes.append(f"size: expected 8 pixels or more; got {self.size}")
-        if self.projector.weak_teachers > self.teacher.snapshots:
+        weak = self.projector.weak_teachers
+        if not check_weak_teachers(weak) and last_weak_teacher(weak) > self.teacher.snapshots:
+            shown = weak if isinstance(weak, int) else list(weak)
             mistakes.append(
                 f"projector.weak_teachers: expected at most teacher.snapshots ({self.teacher.snapshots}); "
-                f"got {self.projector.weak_teachers}"
+                f"got {shown}"
             )
         return mistakes

@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save
 
 from aerogel.condense import archive as shelf
 from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logits
-from aerogel.condense.config import CondenseConfig, SelectionConfig
+from aerogel.condense.config import CondenseConfig, SelectionConfig, last_weak_teacher
 from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.fit import EpochState, read_losses
 from aerogel.condense.generator import (
     Lesson,
     measure_fidelity,
+    pick_teachers,
     require_above_chance,
     train_generator,
     tune_generator,
@@ -132,11 +133,11 @@ class Pipeline:
         teacher = load_teacher(self.out / "teacher")
         require_same_classes(teacher, self.sources.train)
         wanted = self.config.projector.weak_teachers
-        if wanted > len(teacher.snapshots):
+        if last_weak_teacher(wanted) > len(teacher.snapshots):
             raise ConfigError(
                 compose(
                     f"projector.weak_teachers of at most {len(teacher.snapshots)}, the teacher's snapshots",
-                    f"{wanted}",
+                    f"{wanted if isinstance(wanted, int) else list(wanted)}",
                     "lower it, or train a teacher with more snapshots",
                 )
             )
@@ -265,7 +266,7 @@ class Pipeline:
             len(self.sources.train.class_names),
             seed=derive_seed(self.config.seed, "generator/adapter"),
         )
-        teachers = self.teacher.snapshots[-config.weak_teachers :]
+        teachers = pick_teachers(self.teacher.snapshots, config.weak_teachers)
         seed, norms = self.config.seed, self.backbone.norms
         lesson = Lesson(adapted, self.train, teachers, config, views, seed, self.device, work, norms)
         self.watch("label generator", train_generator(lesson), config.fit.epochs)

@@ -126,6 +126,22 @@ WRONG: list[tuple[Any, str]] = [
     (SelectionConfig(crop_scale=(0.5, 2.0)), "crop_scale: expected 0 < low <= high <= 1; got [0.5, 2.0]"),
     (ProjectorConfig(rank=0), "rank: expected a number above 0; got 0"),
     (ProjectorConfig(weak_teachers=0), "weak_teachers: expected a number above 0; got 0"),
+    (
+        ProjectorConfig(weak_teachers=(0, 2)),
+        "weak_teachers: expected numbers of snapshots from 1, each once; got [0, 2]",
+    ),
+    (
+        ProjectorConfig(weak_teachers=(2, 2)),
+        "weak_teachers: expected numbers of snapshots from 1, each once; got [2, 2]",
+    ),
+    (
+        ProjectorConfig(weak_teachers=()),
+        "weak_teachers: expected numbers of snapshots from 1, each once; got []",
+    ),
+    (
+        CondenseConfig(projector=ProjectorConfig(weak_teachers=(1, 4))),
+        "projector.weak_teachers: expected at most teacher.snapshots (3); got [1, 4]",
+    ),
     (ProjectorConfig(head_rank=0), 'head_rank: expected 1 or more, "auto" or "full"; got 0'),
     (ProjectorConfig(ce_weight=-0.1), "ce_weight: expected 0 or more; got -0.1"),
     (

@@ -202,19 +202,26 @@ def test_clip_is_a_backbone_and_its_words_are_the_head(tmp_path: Path) -> None:
     assert load_condensed(tmp_path / "run" / "archive").labels(data.images.float() / 255.0).shape == (6, 3)
 
 
-def test_weak_teachers_are_the_last_snapshots(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weak_teachers_are_the_last_snapshots_or_those_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from aerogel.condense import pipeline as module
 
-    seen = []
+    seen: list[list[dict[str, torch.Tensor]]] = []
     train = module.train_generator
 
     def spy(lesson: Any) -> Any:
-        seen.append(len(lesson.teachers))
+        seen.append([teacher.state_dict() for teacher in lesson.teachers])
         return train(lesson)
 
     monkeypatch.setattr(module, "train_generator", spy)
     _ = pipeline(run, tiny.config(projector={"weak_teachers": 2}), overwrite=True).generator
-    assert seen == [2]
+    found = pipeline(run, tiny.config(projector={"weak_teachers": [1]}), overwrite=True)
+    _ = found.generator
+    both, first = seen
+    assert (len(both), len(first)) == (2, 1)
+    earliest = found.teacher.snapshots[0].state_dict()
+    assert all(torch.equal(value, first[0][name]) for name, value in earliest.items())
 
 
 def test_more_weak_teachers_than_snapshots_are_refused_before_the_generator(
