@@ -21,7 +21,7 @@ VERBS = [
     ["condense"],
     *(
         ["condense", n]
-        for n in ("teacher", "select", "generator", "pack", "student", "eval", "verify", "size")
+        for n in ("teacher", "select", "generator", "pack", "student", "eval", "continual", "verify", "size")
     ),
     ["sample"],
     *(["sample", n] for n in ("plan", "simulate", "verify", "bench")),

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
         TeacherConfig,
         ViewConfig,
     )
+    from aerogel.condense.continual import run_continual
+    from aerogel.condense.curriculum import Curriculum
     from aerogel.condense.labels import HardLabels, LabelSource, NetworkLabels, OnePerImage, StoredLabels
     from aerogel.condense.pipeline import Pipeline
     from aerogel.condense.sources import Sources
@@ -31,6 +33,7 @@ __all__ = [
     "CondenseConfig",
     "Condensed",
     "CondensedSet",
+    "Curriculum",
     "FitConfig",
     "HardLabels",
     "LabelSource",
@@ -48,6 +51,7 @@ __all__ = [
     "Views",
     "condense",
     "load_condensed",
+    "run_continual",
 ]
 
 _HOMES = {
@@ -63,6 +67,8 @@ _HOMES = {
         "TeacherConfig",
         "ViewConfig",
     ),
+    "continual": ("run_continual",),
+    "curriculum": ("Curriculum",),
     "labels": ("HardLabels", "LabelSource", "NetworkLabels", "OnePerImage", "StoredLabels"),
     "pipeline": ("Pipeline",),
     "sources": ("Sources",),

@@ -14,6 +14,7 @@ from safetensors.torch import save
 from aerogel.condense.comparison import Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
+from aerogel.condense.curriculum import CONTINUAL, Curriculum, read_curricula
 from aerogel.condense.exhibits import describe_sections
 from aerogel.condense.lineup import AUGMENTED
 from aerogel.condense.run_folder import RECIPE, RESULT, TIMINGS
@@ -44,6 +45,7 @@ class Run:
     rows: tuple[Row, ...]
     timings: Mapping[str, float]
     data: CondensedSet
+    curricula: tuple[Curriculum, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -141,7 +143,7 @@ def open_run(folder: str | Path) -> Run:
             compose(f"{RESULT} and {TIMINGS} of a run in {place}", str(failure), "give its command again")
         ) from failure
     config = load_config(CondenseConfig, place / RECIPE)
-    return Run(place, config, rows, known, load_condensed(place / "archive"))
+    return Run(place, config, rows, known, load_condensed(place / "archive"), read_curricula(place))
 
 
 def describe(run: Condensed | Run | str | Path) -> Report:
@@ -215,7 +217,8 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
     ]
     made = sum(run.timings.get(name, 0.0) for name in _STAGES)
     lines.append(ReceiptLine("in all", format_duration(made)))
-    rest = sum(run.timings.values()) - made
+    later = sum(seconds for name, seconds in run.timings.items() if name.startswith(f"{CONTINUAL}/"))
+    rest = sum(run.timings.values()) - made - later
     if run.rows:
         count = len(config.student.seeds) * len(run.rows)
         lines.append(

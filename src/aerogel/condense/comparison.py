@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from aerogel.condense.archive import delta_bytes
-from aerogel.condense.config import SelectionConfig, StudentConfig
+from aerogel.condense.config import SelectionConfig
 from aerogel.condense.fit import EpochState, fused
 from aerogel.condense.identity import identify
 from aerogel.condense.labels import (
@@ -24,7 +24,15 @@ from aerogel.condense.labels import (
     store_labels,
     stored_epochs,
 )
-from aerogel.condense.lineup import ALL, AUGMENTED, PLAIN, PLAIN_VIEWS, configure_network, plan_rows
+from aerogel.condense.lineup import (
+    ALL,
+    AUGMENTED,
+    PLAIN,
+    PLAIN_VIEWS,
+    configure_network,
+    plan_rows,
+    spell_student,
+)
 from aerogel.condense.pipeline import Pipeline
 from aerogel.condense.run_folder import TEACHER_WEIGHED
 from aerogel.condense.student import (
@@ -154,7 +162,7 @@ class Comparison:
             return {"rate": best, "held_out_accuracy": found}
 
         settings = {"student": identify(config), "labels": kind, "views": to_dict(self.config.views)}
-        inputs = self._inputs(kind, "chosen", 0)
+        inputs = self.inputs(kind, "chosen", 0)
         return float(self.pipeline.run(name, "learning-rate", settings, inputs, build).facts["rate"])
 
     def online(self, kind: str) -> LabelSource:
@@ -192,7 +200,7 @@ class Comparison:
             return {}
 
         self.pipeline.run(
-            name, "labels", {"labels": "small"}, self._inputs("one-per-image", images, seed), build
+            name, "labels", {"labels": "small"}, self.inputs("one-per-image", images, seed), build
         )
         return self.pipeline.out / name
 
@@ -229,7 +237,7 @@ class Comparison:
             "order": order,
             "views": to_dict(self.config.views),
         }
-        self.pipeline.run(name, "labels", settings, self._inputs(kind, images, seed), build)
+        self.pipeline.run(name, "labels", settings, self.inputs(kind, images, seed), build)
         return self.pipeline.out / name
 
     def label_bytes(self, kind: str) -> int:
@@ -289,16 +297,10 @@ class Comparison:
             accuracy = score(forward, self.pipeline.sources.test, self.pipeline.device)
             return {"accuracy": accuracy.to_dict(), "epochs": config.fit.epochs}
 
-        shown = to_dict(data.views.config)
-        settings = {
-            **_shape(config),
-            "fit": to_dict(config.fit),
-            "labels": kind,
-            "images": images,
-            "seed": seed,
-            "views": shown,
-        }
-        facts = self.pipeline.run(name, "student", settings, self._inputs(kind, images, seed), build).facts
+        views_shown = to_dict(data.views.config)
+        own = {"labels": kind, "images": images, "seed": seed, "views": views_shown}
+        settings = {**spell_student(config), **own}
+        facts = self.pipeline.run(name, "student", settings, self.inputs(kind, images, seed), build).facts
         return Measurement.from_dict(facts["accuracy"])
 
     def _labels(
@@ -311,7 +313,7 @@ class Comparison:
         # A plain view needs no store of its own: its label is what the teacher says to the image.
         return self.online(kind) if views == PLAIN else self.source(kind, data, images, seed)
 
-    def _inputs(self, kind: str, images: str, seed: int) -> dict[str, str]:
+    def inputs(self, kind: str, images: str, seed: int) -> dict[str, str]:
         """Return the digests of the stages that labels of ``kind`` depend on, so that no other voids them."""
         if images == ALL:
             return {
@@ -321,10 +323,3 @@ class Comparison:
         labels_stage = "archive" if kind == "generator" else "teacher"
         images_stage = "selection" if images == "chosen" else f"random-{seed}"
         return {name: self.pipeline.digest(name) for name in (labels_stage, images_stage)}
-
-
-def _shape(config: StudentConfig) -> dict[str, Any]:
-    """Return the settings of one student that are not those of its fit or its labels."""
-    spelled = identify(config)
-    names = ("network", "width", "depth", "ce_weight", "loss", "temperature", "rescale_temperature", "ema")
-    return {name: spelled[name] for name in names if name in spelled}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from aerogel.condense.curriculum import describe_curricula
 from aerogel.condense.standing import describe_students
 from aerogel.measure import format_bytes
 from aerogel.report import Block, Curve, Level, Picture, Pictures, Point, Scatter, Section, Series, TableBlock
@@ -41,6 +42,7 @@ def describe_sections(run: Run) -> tuple[Section, ...]:
     sections = [_show_images(run)]
     if run.rows:
         sections += [_show_accuracy(run), *describe_students(run, NAMES)]
+    sections += describe_curricula(run, NAMES)
     return (*sections, _show_storage(run), _show_fidelity(run))
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from aerogel.condense.config import StudentConfig, ViewConfig
+from aerogel.condense.identity import identify
 
 AUGMENTED, PLAIN = "augmented", "plain"
 CHOSEN, RANDOM, ALL = "chosen", "random", "all"
@@ -71,3 +73,11 @@ def configure_network(config: StudentConfig, network: str) -> StudentConfig:
         return found
     widths = dict(zip(config.networks, config.network_widths, strict=False))
     return replace(found, network=network, width=widths.get(network), depth=plain.depth)  # type: ignore[arg-type, call-overload]
+
+
+def spell_student(config: StudentConfig) -> dict[str, Any]:
+    """Spell what one student is trained with, apart from its labels and images, as its folder records it."""
+    spelled = identify(config)
+    plain = ("network", "width", "depth", "fit", "ce_weight")
+    names = (*plain, "loss", "temperature", "rescale_temperature", "ema")
+    return {name: spelled[name] for name in names if name in spelled}
