@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _STAGES = {
     "teacher": "teacher",
     "selection": "choosing the images",
+    "refined": "updating the images",
     "generator": "label generator",
     "archive": "packing",
 }
@@ -206,6 +207,7 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
     notes = {
         "teacher": f"{origin}, {write_accuracy(run.teacher_accuracy)} on test images",
         "selection": f"{facts['images']:,} of {facts['source']['images']:,}",
+        "refined": f"{config.refine.steps} steps on their pixels",
         "generator": f"{projector['trained_parameters']:,} parameters, rank {projector['rank']}, "
         f"{config.projector.fit.epochs} epochs on {facts['backbone']['name']}",
         "archive": "images, adapter, manifest",

@@ -12,7 +12,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerogel.condense.config import WIDTH_STEPS
+from aerogel.condense.checks import WIDTH_STEPS
 from aerogel.errors import ConfigError, MissingDependencyError, compose
 
 __all__ = ["Borrowed", "build_mobilenet_v2", "build_swin_t", "build_vit_t"]

@@ -321,5 +321,5 @@ class Comparison:
                 "held_out": self.pipeline.held_out.fingerprint(),
             }
         labels_stage = "archive" if kind == "generator" else "teacher"
-        images_stage = "selection" if images == "chosen" else f"random-{seed}"
+        images_stage = self.pipeline.images_stage if images == "chosen" else f"random-{seed}"
         return {name: self.pipeline.digest(name) for name in (labels_stage, images_stage)}

@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aerogel.condense.checks import check_weak_teachers, check_width, last_weak_teacher
 from aerogel.condense.identity import later
 from aerogel.core.config import config
 
 NetworkName = Literal["convnet", "resnet18", "resnet50", "mobilenet-v2", "vit-t", "swin-t"]
 LabelKind = Literal["generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard"]
-
-# Where a network's attention heads have to share its width evenly.
-WIDTH_STEPS = {"vit-t": 3, "swin-t": 3}
 
 LABEL_KINDS: tuple[str, ...] = ("generator", "teacher", "stored-fp32", "stored-fp16", "one-per-image", "hard")
 
@@ -22,12 +20,6 @@ def _positive(mistakes: list[str], owner: object, *names: str) -> None:
         value = getattr(owner, name)
         if value is not None and not value > 0:
             mistakes.append(f"{name}: expected a number above 0; got {value}")
-
-
-def _width(mistakes: list[str], name: str, network: str, width: int | None) -> None:
-    step = WIDTH_STEPS.get(network, 1)
-    if width is not None and width > 0 and width % step:
-        mistakes.append(f"{name}: expected a multiple of {step} for {network}; got {width}")
 
 
 def _share(mistakes: list[str], owner: object, *names: str) -> None:
@@ -120,7 +112,7 @@ class TeacherConfig:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
         _positive(mistakes, self, "width", "depth", "snapshots")
-        _width(mistakes, "width", self.network, self.width)
+        mistakes += check_width("width", self.network, self.width)
         _share(mistakes, self, "label_smoothing")
         if not 0.0 < self.held_out < 0.5:
             mistakes.append(f"held_out: expected a share above 0 and below 0.5; got {self.held_out}")
@@ -162,20 +154,6 @@ class SelectionConfig:
         if not 0.0 < low <= high <= 1.0:
             mistakes.append(f"crop_scale: expected 0 < low <= high <= 1; got [{low}, {high}]")
         return mistakes
-
-
-def check_weak_teachers(wanted: int | tuple[int, ...]) -> list[str]:
-    """Return what is wrong with a count of snapshots, or with a list of their numbers."""
-    if isinstance(wanted, int):
-        return [] if wanted > 0 else [f"weak_teachers: expected a number above 0; got {wanted}"]
-    if wanted and min(wanted) > 0 and len(set(wanted)) == len(wanted):
-        return []
-    return [f"weak_teachers: expected numbers of snapshots from 1, each once; got {list(wanted)}"]
-
-
-def last_weak_teacher(wanted: int | tuple[int, ...]) -> int:
-    """Return how many snapshots there have to be: the count that is wanted, or the highest number."""
-    return wanted if isinstance(wanted, int) else max(wanted)
 
 
 @config("condense.projector", version=1)
@@ -283,7 +261,7 @@ class StudentConfig:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
         _positive(mistakes, self, "width", "depth")
-        _width(mistakes, "width", self.network, self.width)
+        mistakes += check_width("width", self.network, self.width)
         if not self.seeds:
             mistakes.append("seeds: expected at least one; got none")
         if not all(rate > 0 for rate in self.lrs):
@@ -312,7 +290,27 @@ class StudentConfig:
         if not all(width is None or width > 0 for width in self.network_widths):
             mistakes.append(f"network_widths: expected numbers above 0; got {list(self.network_widths)}")
         for network, width in zip(self.networks, self.network_widths, strict=False):
-            _width(mistakes, "network_widths", network, width)
+            mistakes += check_width("network_widths", network, width)
+        return mistakes
+
+
+@config("condense.refine", version=1)
+@dataclass(frozen=True)
+class RefineConfig:
+    """Set the image update (arXiv 2408.08201): ``steps`` of Adam on the pixels of shrunk patches, 0 for none.
+
+    ``lr`` is how far a step moves a pixel at most, in units where black is 0 and white 1.
+    """
+
+    steps: int = 0
+    lr: float = 0.01
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "lr")
+        if self.steps < 0:
+            mistakes.append(f"steps: expected 0 (none) or more; got {self.steps}")
         return mistakes
 
 
@@ -337,6 +335,7 @@ class CondenseConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    refine: RefineConfig = later(RefineConfig())  # noqa: RUF009 - frozen, and compared by value
 
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
@@ -344,6 +343,8 @@ class CondenseConfig:
         _positive(mistakes, self, "ipc")
         if self.size is not None and self.size < 8:
             mistakes.append(f"size: expected 8 pixels or more; got {self.size}")
+        if self.refine.steps > 0 and self.selection.tiles == 1:
+            mistakes.append("refine.steps: expected 0 where selection.tiles is 1, for nothing is shrunk")
         weak = self.projector.weak_teachers
         if not check_weak_teachers(weak) and last_weak_teacher(weak) > self.teacher.snapshots:
             shown = weak if isinstance(weak, int) else list(weak)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -82,6 +82,7 @@ def _show_images(run: Run) -> Section:
     how = _HOW[run.config.selection.order]
     tiles = int(facts["tiles"])
     mosaic = f" Each is a mosaic of {tiles} × {tiles} such crops." if tiles > 1 else ""
+    mosaic += _tell_update(facts)
     left = len(labels) - len(pictures)
     more = f"\n\n{left:,} more are in the set." if left else ""
     return Section(
@@ -89,6 +90,17 @@ def _show_images(run: Run) -> Section:
         f"{len(labels):,} images of {facts['size']} × {facts['size']} pixels, {facts['ipc']} per class, "
         f"stand for {facts['source']['images']:,}. {how}{mosaic}{more}",
         [Pictures(pictures, columns=per_class if per_class > 1 else 10, pixelated=int(facts["size"]) < 64)],
+    )
+
+
+def _tell_update(facts: dict[str, Any]) -> str:
+    if "refined" not in facts:
+        return ""
+    before, after = facts["refined"]["gap_before"], facts["refined"]["gap_after"]
+    return (
+        f" Their pixels were then moved in {facts['refined']['steps']} steps, so that the backbone sees in "
+        "the shrunk crops what it saw in the whole ones: the mean squared difference of its features fell "
+        f"from {before:.3g} to {after:.3g}."
     )
 
 

@@ -44,6 +44,7 @@ def describe_set(pipeline: Pipeline, work: Path, probe: list[list[float]]) -> di
         "student_loss": write_loss(config.student),
         "teacher": {"digest": pipeline.digest("teacher"), **pipeline.manifest("teacher").facts},
         "probe": probe,
+        **({"refined": _tell_update(pipeline)} if config.refine.steps else {}),
         "source": {
             "name": train.name,
             "licence": train.licence,
@@ -56,3 +57,8 @@ def describe_set(pipeline: Pipeline, work: Path, probe: list[list[float]]) -> di
             {"name": "label generator and backbone", "bytes": delta + pipeline.backbone.size_bytes},
         ],
     }
+
+
+def _tell_update(pipeline: Pipeline) -> dict[str, Any]:
+    facts = pipeline.manifest(pipeline.images_stage).facts
+    return {name: facts[name] for name in ("steps", "gap_before", "gap_after")}

@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save
 
 from aerogel.condense import archive as shelf
+from aerogel.condense.checks import last_weak_teacher
 from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logits
-from aerogel.condense.config import CondenseConfig, SelectionConfig, last_weak_teacher
+from aerogel.condense.config import CondenseConfig, SelectionConfig
 from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.fit import EpochState, read_losses
 from aerogel.condense.generator import (
@@ -30,6 +31,7 @@ from aerogel.condense.generator import (
 )
 from aerogel.condense.packing import describe_set
 from aerogel.condense.projector import adapt, build_projector, load_adapter, save_adapter
+from aerogel.condense.refine import gather_images, refine_images, require_mosaics
 from aerogel.condense.run_folder import TIMINGS
 from aerogel.condense.selection import Patch, Selection, select_images
 from aerogel.condense.sources import Sources
@@ -57,6 +59,7 @@ from aerogel.errors import ConfigError, DataError, compose
 from aerogel.measure import measure_accuracy
 
 STAGES = ("teacher", "selection", "generator", "archive")
+REFINED = "refined"
 _PROBE_IMAGES = 8
 
 
@@ -93,6 +96,8 @@ class Pipeline:
                     "raise teacher.held_out, or add images",
                 )
             )
+        if config.refine.steps:
+            require_mosaics(config.selection, int(self.train.shape[-1]))
         self._done: dict[str, Manifest] = {}
 
     def run(
@@ -201,10 +206,39 @@ class Pipeline:
         """Return the chosen images."""
         return self.select()
 
+    @property
+    def images_stage(self) -> str:
+        """Return the stage that the images are of: "refined" where they are updated, else "selection"."""
+        return REFINED if self.config.refine.steps else "selection"
+
+    @cached_property
+    def refined(self) -> Selection:
+        """Return the chosen images with their pixels updated, or as they are where that is off."""
+        chosen, config = self.selection, self.config.refine
+        if not config.steps:
+            return chosen
+
+        def build(work: Path) -> Mapping[str, Any]:
+            groups = work / CHECKPOINT_NAME
+            run = refine_images(
+                self.train, chosen, self.backbone.module, config, device=self.device, checkpoint=groups
+            )
+            for _ in track(run, total=None, label="updating the images", unit="group"):
+                pass
+            found, before, after = gather_images(chosen, groups)
+            write_bytes_atomic(work / "images.safetensors", save({"images": found.images}))
+            return {"gap_before": before, "gap_after": after, "steps": config.steps}
+
+        settings = {"refine": to_dict(config), "grid": self.backbone.grid}
+        inputs = {"selection": self.digest("selection"), "backbone": self.backbone.sha256}
+        self.run(REFINED, "refined-images", settings, {**inputs, **self.data_digest}, build)
+        images = load_file(self.out / REFINED / "images.safetensors")["images"]
+        return replace(chosen, images=images)
+
     @cached_property
     def training_set(self) -> TrainingSet:
         """Return what a student of the chosen images sees: that of the archive, before there is one."""
-        chosen = self.selection
+        chosen = self.refined
         mean, std = self.train.statistics()
         return TrainingSet(
             chosen.images,
@@ -228,7 +262,7 @@ class Pipeline:
 
     def plain_projector(self) -> Any:
         """Build the projector with its initial head from the chosen images."""
-        chosen = self.selection
+        chosen = self.refined
         names = self.sources.train.class_names
         return build_projector(
             self.backbone, chosen.images, chosen.labels, names, self.config.projector.templates
@@ -240,7 +274,7 @@ class Pipeline:
         config = self.config.projector
         inputs = {
             "teacher": self.digest("teacher"),
-            "selection": self.digest("selection"),
+            self.images_stage: self.digest(self.images_stage),
             "backbone": self.backbone.sha256,
         }
         settings = {"projector": to_dict(config), "views": to_dict(self.config.views)}
@@ -253,7 +287,7 @@ class Pipeline:
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of the stage called ``name``, running it first where needed."""
-        if name not in self._done and name in STAGES:
+        if name not in self._done and name in (*STAGES, REFINED):
             getattr(self, name)
         return self._done[name]
 
@@ -297,10 +331,10 @@ class Pipeline:
         """Pack images and label generator into the folder that is shipped, and open it as a user would."""
         generator = self.generator
         config = self.config
-        inputs = {name: self.digest(name) for name in ("teacher", "selection", "generator")}
+        inputs = {name: self.digest(name) for name in ("teacher", self.images_stage, "generator")}
 
         def build(work: Path) -> Mapping[str, Any]:
-            chosen = self.selection
+            chosen = self.refined
             ids = tuple("+".join(patch.source for patch in patches) for patches in chosen.patches)
             names = self.sources.train.class_names
             shelf.write_images(

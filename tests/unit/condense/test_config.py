@@ -18,6 +18,7 @@ from aerogel.condense.config import (
     LabelKind,
     NetworkName,
     ProjectorConfig,
+    RefineConfig,
     SelectionConfig,
     StudentConfig,
     TeacherConfig,
@@ -34,6 +35,7 @@ STAGES = [
     SelectionConfig,
     ProjectorConfig,
     StudentConfig,
+    RefineConfig,
     CondenseConfig,
 ]
 UNLIKE_THE_DEFAULTS = CondenseConfig(
@@ -48,9 +50,20 @@ UNLIKE_THE_DEFAULTS = CondenseConfig(
     teacher=TeacherConfig(network="resnet18", width=64, path="there", snapshots=2, fit=FitConfig(epochs=4)),
     selection=SelectionConfig(tiles=2, order="random"),
     projector=ProjectorConfig(
-        head_rank="full", weak_teachers=2, templates=("a {}", "the {}"), dtype="float32"
+        head_rank="full", weak_teachers=(1, 2), templates=("a {}", "the {}"), dtype="float32"
     ),
-    student=StudentConfig(labels=("hard",), seeds=(1, 2), lrs=(1e-3, 1e-2), random_baseline=False),
+    student=StudentConfig(
+        labels=("hard",),
+        seeds=(1, 2),
+        lrs=(1e-3, 1e-2),
+        random_baseline=False,
+        loss="cosine",
+        temperature=2.0,
+        ema=0.99,
+        networks=("vit-t", "resnet50"),
+        network_widths=(None, 8),
+    ),
+    refine=RefineConfig(steps=3),
 )
 
 
@@ -182,6 +195,12 @@ WRONG: list[tuple[Any, str]] = [
     ),
     (StudentConfig(network="vit-t", width=64), "width: expected a multiple of 3 for vit-t; got 64"),
     (TeacherConfig(network="swin-t", width=32), "width: expected a multiple of 3 for swin-t; got 32"),
+    (RefineConfig(lr=0.0), "lr: expected a number above 0; got 0.0"),
+    (RefineConfig(steps=-1), "steps: expected 0 (none) or more; got -1"),
+    (
+        CondenseConfig(refine=RefineConfig(steps=5), selection=SelectionConfig(tiles=1)),
+        "refine.steps: expected 0 where selection.tiles is 1, for nothing is shrunk",
+    ),
     (CondenseConfig(ipc=0), "ipc: expected a number above 0; got 0"),
     (CondenseConfig(size=7), "size: expected 8 pixels or more; got 7"),
     (

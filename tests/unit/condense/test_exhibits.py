@@ -62,6 +62,25 @@ def test_the_choice_of_images_is_told(run: Run, order: str, words: str) -> None:
     assert words in images.text
 
 
+def test_an_update_of_the_pixels_is_told(run: Run) -> None:
+    images, *_ = describe_sections(run)
+    assert "pixels were then moved" not in images.text
+    facts = {**run.facts, "refined": {"steps": 40, "gap_before": 0.25, "gap_after": 0.1}}
+    data = copy.copy(run.data)
+    data.manifest = replace(data.manifest, facts=facts)
+    images, *_ = describe_sections(replace(run, data=data))
+    assert "moved in 40 steps" in images.text and "fell from 0.25 to 0.1" in images.text
+
+
+def test_the_student_on_all_images_is_a_level_and_no_point(run: Run) -> None:
+    whole = Row("hard", "all", Measurement("accuracy", 91.5, "%"), 72, 0, 1e-3, "convnet")
+    other = replace(whole, images="chosen", network="vit-t")
+    (scatter,) = blocks(replace(run, rows=(*run.rows, whole, other)), Scatter)
+    assert isinstance(scatter, Scatter)
+    assert [level.y for level in scatter.levels] == [run.teacher_accuracy.value, 91.5]
+    assert len(scatter.points) == 3
+
+
 def test_the_scatter_holds_every_kind_and_the_backbone(run: Run) -> None:
     (scatter,) = blocks(run, Scatter)
     assert isinstance(scatter, Scatter)

@@ -296,3 +296,33 @@ def test_a_baseline_of_random_images_stands_beside_the_choice(run: Path) -> None
     originals = {image.numpy().tobytes() for image in built.train.images}
     assert all(image.numpy().tobytes() in originals for image in first.images)
     assert built.digest("random-0") == read_manifest(run / "random-0").digest
+
+
+MOSAICS = {"selection": {"tiles": 2}, "refine": {"steps": 10, "lr": 0.02}}
+
+
+def test_updated_images_are_a_stage_between_selection_and_generator(tmp_path: Path) -> None:
+    found = Pipeline(tiny.config(**MOSAICS), tiny.sources(size=16), tmp_path)
+    data = found.archive
+    refined = read_manifest(tmp_path / "refined")
+    assert refined.facts["gap_after"] < refined.facts["gap_before"]
+    assert refined.facts["inputs"]["selection"] == read_manifest(tmp_path / "selection").digest
+    assert read_manifest(tmp_path / "generator").facts["inputs"]["refined"] == refined.digest
+    assert data.manifest.facts["inputs"]["refined"] == refined.digest
+    assert data.manifest.facts["refined"]["steps"] == 10
+    assert torch.equal(data.images, found.refined.images)
+    assert torch.equal(found.training_set.images, data.images)
+    assert not torch.equal(data.images, found.selection.images)
+    assert load_condensed(tmp_path / "archive").labels(data.images.float() / 255.0).shape == (6, 3)
+
+
+def test_the_selection_alone_updates_nothing(tmp_path: Path) -> None:
+    found = Pipeline(tiny.config(**MOSAICS), tiny.sources(size=16), tmp_path)
+    _ = found.manifest("selection")
+    assert not (tmp_path / "refined").exists()
+
+
+def test_an_update_of_images_that_were_not_shrunk_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing was lost"):
+        pipeline(tmp_path / "run", tiny.config(refine={"steps": 5}))
+    assert not (tmp_path / "run" / "teacher").exists()
