@@ -115,9 +115,10 @@ def test_students_see_the_images_and_views_of_the_archive(made: Comparison) -> N
     assert replace(ours, images=archived.images, labels=archived.labels) == archived
 
 
-def test_hard_labels_and_random_images_are_there_unasked(tmp_path: Path) -> None:
-    settings = {"labels": ["generator"], "fit": FIT, "random_baseline": True}
-    found = Comparison(Pipeline(tiny.config(student=settings), tiny.sources(), tmp_path)).rows()
+def test_hard_labels_and_random_images_are_there_unasked(made: Comparison, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(made.pipeline.out, tmp_path / "run"))
+    student = {**to_dict(made.config.student), "labels": ["generator"]}
+    found = Comparison(Pipeline(tiny.config(student=student), tiny.sources(), out)).rows()
     assert [(row.labels, row.images) for row in found] == [
         ("generator", "chosen"),
         ("hard", "chosen"),
