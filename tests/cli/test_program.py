@@ -21,7 +21,10 @@ VERBS = [
     ["condense"],
     *(
         ["condense", n]
-        for n in ("teacher", "select", "generator", "pack", "student", "eval", "verify", "size", "push")
+        for n in (
+            *("teacher", "select", "generator", "pack", "student", "eval", "continual", "verify"),
+            *("size", "push"),
+        )
     ),
     ["sample"],
     *(["sample", n] for n in ("plan", "simulate", "verify", "bench")),

@@ -117,3 +117,20 @@ def test_report_writes_beside_the_run_or_where_told(run: Path, capsys: pytest.Ca
     assert "--overwrite" in capsys.readouterr().err
     assert main(["report", str(run), "--out", "page.html", "--overwrite"]) == 0
     assert main(["report", str(run), "--out", "."]) == 2
+
+
+def test_classes_are_learnt_in_groups(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    words = ["condense", "continual", str(copy), "--steps", "2", "--labels", "hard", "--json"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out.splitlines()[-1])
+    assert found["classes"] == [5, 10]
+    assert [(lane["labels"], lane["images"]) for lane in found["lanes"]] == [
+        ("hard", "chosen"),
+        ("hard", "random"),
+    ]
+    assert "10 classes" in said.err
+    assert "Learning classes step by step" in (copy / "report.html").read_text(encoding="utf-8")
+    assert main([*words[:4], "11"]) == 2
+    assert "from 2 to 10 steps" in capsys.readouterr().err

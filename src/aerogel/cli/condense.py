@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from aerogel.cli.settings import Flag, Settings, choose_folder, gather_config
 
 if TYPE_CHECKING:
     from aerogel.condense.api import Condensed
+    from aerogel.condense.comparison import Row
     from aerogel.condense.config import CondenseConfig
     from aerogel.report import Report
 
@@ -108,6 +110,7 @@ def _show_rows(result: Condensed, screen: Screen) -> None:
     from aerogel.condense.exhibits import name_row
     from aerogel.measure import format_bytes
 
+    network = result.config.student.network
     rows = [
         (
             name_row(row),
@@ -116,6 +119,40 @@ def _show_rows(result: Condensed, screen: Screen) -> None:
             write_accuracy(row.accuracy),
         )
         for row in result.rows
+        if row.network in ("", network)
     ]
     header = ("labels", "label bytes", "public backbone", "accuracy")
     screen.show_table("Students on test images", header, rows, right=header[1:])
+    _show_networks(result.rows, network, screen)
+    _show_scores(result.rows, network, screen)
+
+
+def _show_networks(rows: Sequence[Row], network: str, screen: Screen) -> None:
+    from aerogel.condense.exhibits import NAMES
+    from aerogel.condense.standing import cross_networks, list_networks, write_percent
+
+    crossed = cross_networks(rows, network)
+    if not crossed:
+        return
+    networks = list_networks(crossed)
+    cells = [
+        (NAMES[row.labels], row.images, *(write_percent(row.accuracies.get(name)) for name in networks))
+        for row in crossed
+    ]
+    header = ("labels", "images", *networks)
+    screen.show_table("Accuracy by network (%)", header, cells, right=networks)
+
+
+def _show_scores(rows: Sequence[Row], network: str, screen: Screen) -> None:
+    from aerogel.condense.exhibits import NAMES
+    from aerogel.condense.standing import rank_rows, write_share
+
+    standings = rank_rows(rows, network)
+    if not standings:
+        return
+    cells = [
+        (NAMES[each.labels], *(write_share(score) for score in (each.ior, each.hlr, each.lrs, each.ars)))
+        for each in standings
+    ]
+    header = ("labels", "IOR", "HLR", "LRS", "ARS")
+    screen.show_table("Scores of DD-Ranking, as shares", header, cells, right=header[1:])

@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 import aerogel
 from aerogel.cli import (
     condense,
+    continual,
     demo,
     doctor,
     env,
@@ -52,6 +53,7 @@ _CONDENSE_VERBS: tuple[_Verb, ...] = (
     ("pack", stages.pack_command, stages.examples_of("pack")),
     ("student", student.student_command, student.EXAMPLES),
     ("eval", eval.eval_command, eval.EXAMPLES),
+    ("continual", continual.continual_command, continual.EXAMPLES),
     ("verify", verify.verify_command, verify.EXAMPLES),
     ("size", size.size_command, size.EXAMPLES),
     ("push", push.push_command, push.EXAMPLES),

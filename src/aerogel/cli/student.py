@@ -121,8 +121,8 @@ def train(
     from aerogel.condense.condensed import load_condensed
     from aerogel.condense.fit import read_losses
     from aerogel.condense.graduate import save_student
+    from aerogel.condense.identity import identify
     from aerogel.condense.student import build_student, train_student
-    from aerogel.core.config import to_dict
     from aerogel.core.devices import choose_device
     from aerogel.core.progress import announce, track
     from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
@@ -149,7 +149,7 @@ def train(
         count = sum(parameter.numel() for parameter in student.parameters())
         return {"parameters": count, "loss": read_losses(work / CHECKPOINT_NAME)[-1]}
 
-    settings = {"student": to_dict(config), "labels": labels}
+    settings = {"student": identify(config), "labels": labels}
     stage = Stage(out, "trained-student", settings, inputs, seed, read_command())
     facts = run_stage(stage, build, overwrite=overwrite).facts
     return {"parameters": facts["parameters"], "loss": facts["loss"]}

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
         CondenseConfig,
         FitConfig,
         ProjectorConfig,
+        RefineConfig,
         SelectionConfig,
         StudentConfig,
         TeacherConfig,
         ViewConfig,
     )
+    from aerogel.condense.continual import run_continual
+    from aerogel.condense.curriculum import Curriculum
     from aerogel.condense.labels import HardLabels, LabelSource, NetworkLabels, OnePerImage, StoredLabels
     from aerogel.condense.pipeline import Pipeline
     from aerogel.condense.sources import Sources
@@ -35,6 +38,7 @@ __all__ = [
     "CondenseConfig",
     "Condensed",
     "CondensedSet",
+    "Curriculum",
     "DistillationCollator",
     "DistillationTrainer",
     "FitConfig",
@@ -44,6 +48,7 @@ __all__ = [
     "OnePerImage",
     "Pipeline",
     "ProjectorConfig",
+    "RefineConfig",
     "Row",
     "SelectionConfig",
     "Sources",
@@ -54,6 +59,7 @@ __all__ = [
     "Views",
     "condense",
     "load_condensed",
+    "run_continual",
 ]
 
 _HOMES = {
@@ -66,11 +72,14 @@ _HOMES = {
         "CondenseConfig",
         "FitConfig",
         "ProjectorConfig",
+        "RefineConfig",
         "SelectionConfig",
         "StudentConfig",
         "TeacherConfig",
         "ViewConfig",
     ),
+    "continual": ("run_continual",),
+    "curriculum": ("Curriculum",),
     "labels": ("HardLabels", "LabelSource", "NetworkLabels", "OnePerImage", "StoredLabels"),
     "pipeline": ("Pipeline",),
     "sources": ("Sources",),

@@ -14,7 +14,9 @@ from safetensors.torch import save
 from aerogel.condense.comparison import Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
+from aerogel.condense.curriculum import CONTINUAL, Curriculum, read_curricula
 from aerogel.condense.exhibits import describe_sections
+from aerogel.condense.lineup import AUGMENTED
 from aerogel.condense.run_folder import RECIPE, RESULT
 from aerogel.condense.teacher import load_teacher
 from aerogel.core.config import load_config, to_dict
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _STAGES = {
     "teacher": "teacher",
     "selection": "choosing the images",
+    "refined": "updating the images",
     "generator": "label generator",
     "archive": "packing",
 }
@@ -44,6 +47,7 @@ class Run:
     rows: tuple[Row, ...]
     timings: Mapping[str, float]
     data: CondensedSet
+    curricula: tuple[Curriculum, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -85,9 +89,15 @@ class Run:
         """Return the bytes of the source's pixels, one byte each, uncompressed."""
         return int(self.facts["source"]["images"] * self.facts["channels"] * self.facts["size"] ** 2)
 
+    @property
+    def main_rows(self) -> tuple[Row, ...]:
+        """Return the rows of the run's own network, trained on augmented views."""
+        own = ("", self.config.student.network)
+        return tuple(row for row in self.rows if row.network in own and row.views == AUGMENTED)
+
     def find(self, labels: str, images: str = "chosen") -> Row | None:
-        """Return the row of one kind of labels, if students were trained with it."""
-        return next((row for row in self.rows if (row.labels, row.images) == (labels, images)), None)
+        """Return the main row of one kind of labels, if students were trained with it."""
+        return next((row for row in self.main_rows if (row.labels, row.images) == (labels, images)), None)
 
     @property
     def view_bytes(self) -> float:
@@ -127,9 +137,7 @@ def open_run(folder: str | Path) -> Run:
             )
     try:
         result = json.loads((place / RESULT).read_text(encoding="utf-8"))
-        rows = tuple(
-            Row(**{**row, "accuracy": Measurement.from_dict(row["accuracy"])}) for row in result["rows"]
-        )
+        rows = tuple(Row.from_dict(row) for row in result["rows"])
         timings = json.loads((place / TIMINGS).read_text(encoding="utf-8"))
         known = {str(name): float(seconds) for name, seconds in timings.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
@@ -137,7 +145,7 @@ def open_run(folder: str | Path) -> Run:
             compose(f"{RESULT} and {TIMINGS} of a run in {place}", str(failure), "give its command again")
         ) from failure
     config = load_config(CondenseConfig, place / RECIPE)
-    return Run(place, config, rows, known, load_condensed(place / "archive"))
+    return Run(place, config, rows, known, load_condensed(place / "archive"), read_curricula(place))
 
 
 def describe(run: Condensed | Run | str | Path) -> Report:
@@ -200,6 +208,7 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
     notes = {
         "teacher": f"{origin}, {write_accuracy(run.teacher_accuracy)} on test images",
         "selection": f"{facts['images']:,} of {facts['source']['images']:,}",
+        "refined": f"{config.refine.steps} steps on their pixels",
         "generator": f"{projector['trained_parameters']:,} parameters, rank {projector['rank']}, "
         f"{config.projector.fit.epochs} epochs on {facts['backbone']['name']}",
         "archive": "images, adapter, manifest",
@@ -211,7 +220,8 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
     ]
     made = sum(run.timings.get(name, 0.0) for name in _STAGES)
     lines.append(ReceiptLine("in all", format_duration(made)))
-    rest = sum(run.timings.values()) - made
+    later = sum(seconds for name, seconds in run.timings.items() if name.startswith(f"{CONTINUAL}/"))
+    rest = sum(run.timings.values()) - made - later
     if run.rows:
         count = len(config.student.seeds) * len(run.rows)
         lines.append(

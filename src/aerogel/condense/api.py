@@ -15,10 +15,12 @@ from torch import Tensor
 from aerogel.condense.comparison import Comparison, Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
+from aerogel.condense.identity import identify
 from aerogel.condense.pipeline import Pipeline
 from aerogel.condense.run_folder import RECIPE, RESULT, require_run_folder
 from aerogel.condense.sources import Sources
-from aerogel.core.config import from_dict, override, save_config, to_dict, validate
+from aerogel.condense.standing import rank_rows
+from aerogel.core.config import from_dict, override, save_config, validate
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.errors import ConfigError, compose
 from aerogel.zoo.imageset import ImageSet
@@ -73,6 +75,7 @@ class Condensed:
             "fidelity": facts["projector"]["fidelity"],
             "storage": facts["storage"],
             "rows": [row.to_dict() for row in self.rows],
+            "scores": [each.to_dict() for each in rank_rows(self.rows, self.config.student.network)],
             "archive_digest": self.data.manifest.digest,
         }
 
@@ -186,6 +189,6 @@ def cache_folder(config: CondenseConfig, sources: Sources) -> Path:
     root = os.environ.get("AEROGEL_CACHE")
     base = Path(root) if root else Path.home() / ".cache" / "aerogel"
     key = json.dumps(
-        [to_dict(config), sources.train.fingerprint(), sources.test.fingerprint()], sort_keys=True
+        [identify(config), sources.train.fingerprint(), sources.test.fingerprint()], sort_keys=True
     )
     return base / "condense" / hashlib.sha256(key.encode()).hexdigest()[:16]

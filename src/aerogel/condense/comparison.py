@@ -14,6 +14,7 @@ from aerogel.condense.codecs.naming import PREFIX, parse_codec
 from aerogel.condense.codecs.shards import store_bytes, stored_epochs
 from aerogel.condense.config import SelectionConfig
 from aerogel.condense.fit import EpochState, fused
+from aerogel.condense.identity import identify
 from aerogel.condense.labels import (
     HardLabels,
     LabelSource,
@@ -23,6 +24,15 @@ from aerogel.condense.labels import (
     save_hard,
     save_one_per_image,
     store_labels,
+)
+from aerogel.condense.lineup import (
+    ALL,
+    AUGMENTED,
+    PLAIN,
+    PLAIN_VIEWS,
+    configure_network,
+    plan_rows,
+    spell_student,
 )
 from aerogel.condense.pipeline import Pipeline
 from aerogel.condense.run_folder import TEACHER_WEIGHED
@@ -52,7 +62,8 @@ class Row:
 
     ``accuracy`` is the students' accuracy on the test images after the last epoch, mean and standard
     deviation over seeds in percent; ``label_bytes`` what stands on disk for the labels, ``backbone_bytes``
-    what they need besides and is public. ``images`` says how the images were picked.
+    what they need besides and is public. ``images`` says how the images were picked, ``network`` what was
+    trained, ``views`` whether they were augmented; ``values`` are the accuracies by seed.
     """
 
     labels: str
@@ -61,10 +72,19 @@ class Row:
     label_bytes: int
     backbone_bytes: int
     rate: float
+    network: str = ""
+    views: str = AUGMENTED
+    values: tuple[float, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
-        return {**vars(self), "accuracy": self.accuracy.to_dict()}
+        return {**vars(self), "accuracy": self.accuracy.to_dict(), "values": list(self.values)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Row:
+        """Build a row from what :meth:`to_dict` returned, in this release or an earlier one."""
+        values = tuple(float(value) for value in data.get("values", ()))
+        return cls(**{**data, "accuracy": Measurement.from_dict(data["accuracy"]), "values": values})
 
 
 class Comparison:
@@ -75,44 +95,55 @@ class Comparison:
         self.config = pipeline.config
 
     def rows(self) -> list[Row]:
-        """Return one row per kind of labels on the chosen images, then the baseline of random real images."""
-        found = [self.row(kind, "chosen") for kind in self.config.student.labels]
-        if self.config.student.random_baseline:
-            found.append(self.row("stored-fp16", "random"))
-        return found
+        """Return the rows of :func:`~aerogel.condense.lineup.plan_rows`, training what is not trained yet."""
+        planned = plan_rows(self.config.student)
+        return [self.row(each.labels, each.images, each.network, each.views) for each in planned]
 
-    def row(self, kind: str, images: str) -> Row:
+    def row(self, kind: str, images: str, network: str | None = None, views: str = AUGMENTED) -> Row:
         """Train the students of one kind of labels over all seeds.
 
-        ``images`` is "chosen" for the condensed set, or "random" for real images picked by chance, another
-        draw for every seed.
+        ``images`` is "chosen" for the condensed set, "random" for real images picked by chance, another draw
+        for every seed, or "all" for every real image, with hard labels and the teacher's ``fit``.
         """
         seeds = self.config.student.seeds
-        rate = self.rate(kind)
-        values = [self.student(kind, images, seed, rate) for seed in seeds]
+        network = network or self.config.student.network
+        rate = self.config.teacher.fit.lr if images == ALL else self.rate(kind, network)
+        values = [self.student(kind, images, seed, rate, network, views) for seed in seeds]
         accuracy = (
             values[0] if len(values) == 1 else mean_std([v.value for v in values], name="accuracy", unit="%")
         )
         backbone = self.pipeline.backbone.size_bytes if kind == "generator" else 0
-        return Row(kind, images, accuracy, self.label_bytes(kind), backbone, rate)
+        weight = self.label_bytes(kind)
+        if images == ALL:
+            weight = (self.pipeline.out / self.name(kind, images, seeds[0]) / HARD).stat().st_size
+        each = tuple(value.value for value in values)
+        return Row(kind, images, accuracy, weight, backbone, rate, network, views, each)
 
-    def data(self, images: str, seed: int) -> TrainingSet:
+    def data(self, images: str, seed: int, views: str = AUGMENTED) -> TrainingSet:
         """Return what the students of ``seed`` see."""
         own = self.pipeline.training_set
+        if views == PLAIN:
+            shown = self.data(images, seed)
+            return replace(shown, views=Views(PLAIN_VIEWS, shown.views.seed, len(shown)))
         if images == "chosen":
             return own
+        if images == ALL:
+            train = self.pipeline.train
+            every = Views(self.config.teacher.views, derive_seed(self.config.seed, "all/views"), len(train))
+            return replace(own, images=train.images, labels=train.labels, views=every)
         plain = SelectionConfig(order="random", crops=1, tiles=1, candidates=0)
         name = f"random-{seed}"
         picked = self.pipeline.select(name, plain, derive_seed(self.config.seed, "random", seed))
-        views = Views(own.views.config, own.views.seed, len(picked.labels))
-        return replace(own, images=picked.images, labels=picked.labels, views=views)
+        drawn = Views(own.views.config, own.views.seed, len(picked.labels))
+        return replace(own, images=picked.images, labels=picked.labels, views=drawn)
 
-    def rate(self, kind: str) -> float:
+    def rate(self, kind: str, network: str | None = None) -> float:
         """Choose the learning rate for one kind of labels, once, on held-out training images."""
-        config = self.config.student
+        network = network or self.config.student.network
+        config = configure_network(self.config.student, network)
         if len(config.rates) == 1:
             return config.rates[0]
-        name = f"rates/{kind}"
+        name = f"rates/{kind}" if network == self.config.student.network else f"rates/{network}-{kind}"
         data = self.data("chosen", 0)
 
         def build(work: Path) -> Mapping[str, Any]:
@@ -133,8 +164,8 @@ class Comparison:
             )
             return {"rate": best, "held_out_accuracy": found}
 
-        settings = {"student": to_dict(config), "labels": kind, "views": to_dict(self.config.views)}
-        inputs = self._inputs(kind, "chosen", 0)
+        settings = {"student": identify(config), "labels": kind, "views": to_dict(self.config.views)}
+        inputs = self.inputs(kind, "chosen", 0)
         done = self.pipeline.run(name, "learning-rate", settings, inputs, build, together=True)
         return float(done.facts["rate"])
 
@@ -189,7 +220,7 @@ class Comparison:
             return {}
 
         self.pipeline.run(
-            name, "labels", {"labels": "small"}, self._inputs("one-per-image", images, seed), build
+            name, "labels", {"labels": "small"}, self.inputs("one-per-image", images, seed), build
         )
         return self.pipeline.out / name
 
@@ -230,7 +261,7 @@ class Comparison:
             "order": order,
             "views": to_dict(self.config.views),
         }
-        self.pipeline.run(name, "labels", settings, self._inputs(kind, images, seed), build, together=True)
+        self.pipeline.run(name, "labels", settings, self.inputs(kind, images, seed), build, together=True)
         return self.pipeline.out / name
 
     def label_bytes(self, kind: str) -> int:
@@ -250,18 +281,36 @@ class Comparison:
         folder = self.full_store(kind, "chosen", 0, data)
         return store_bytes(folder)
 
-    def student(self, kind: str, images: str, seed: int, rate: float) -> Measurement:
+    def name(
+        self, kind: str, images: str, seed: int, network: str | None = None, views: str = AUGMENTED
+    ) -> str:
+        """Return the folder of one student, in that of the run."""
+        other = "" if network in (None, self.config.student.network) else f"{network}-"
+        shown = "" if views == AUGMENTED else f"-{views}"
+        return f"students/{other}{kind}-{images}{shown}-{seed}"
+
+    def student(
+        self,
+        kind: str,
+        images: str,
+        seed: int,
+        rate: float,
+        network: str | None = None,
+        views: str = AUGMENTED,
+    ) -> Measurement:
         """Train and score one student, or read what an earlier run of it found."""
-        name = f"students/{kind}-{images}-{seed}"
-        config = replace(self.config.student, fit=replace(self.config.student.fit, lr=rate))
-        data = self.data(images, seed)
+        name = self.name(kind, images, seed, network, views)
+        config = configure_network(self.config.student, network or self.config.student.network)
+        fit = self.config.teacher.fit if images == ALL else config.fit
+        config = replace(config, fit=replace(fit, lr=rate))
+        data = self.data(images, seed, views)
 
         def build(work: Path) -> Mapping[str, Any]:
             student = build_student(data, config, seed)
             run: Iterator[EpochState] = train_student(
                 student,
                 data,
-                self.source(kind, data, images, seed),
+                self._labels(kind, data, images, seed, views, work),
                 config,
                 seed=seed,
                 device=self.pipeline.device,
@@ -277,21 +326,30 @@ class Comparison:
             accuracy = score(forward, self.pipeline.sources.test, self.pipeline.device)
             return {"accuracy": accuracy.to_dict(), "epochs": config.fit.epochs}
 
-        fit = to_dict(config.fit)
-        shape = {
-            "network": config.network,
-            "width": config.width,
-            "depth": config.depth,
-            "ce_weight": config.ce_weight,
-        }
-        views = to_dict(self.config.views)
-        settings = {**shape, "fit": fit, "labels": kind, "images": images, "seed": seed, "views": views}
-        inputs = self._inputs(kind, images, seed)
+        views_shown = to_dict(data.views.config)
+        own = {"labels": kind, "images": images, "seed": seed, "views": views_shown}
+        settings = {**spell_student(config), **own}
+        inputs = self.inputs(kind, images, seed)
         facts = self.pipeline.run(name, "student", settings, inputs, build, together=True).facts
         return Measurement.from_dict(facts["accuracy"])
 
-    def _inputs(self, kind: str, images: str, seed: int) -> dict[str, str]:
+    def _labels(
+        self, kind: str, data: TrainingSet, images: str, seed: int, views: str, work: Path
+    ) -> LabelSource:
+        """Return the labels of a student, which are stored or weighed first where they are shipped."""
+        if images == ALL:
+            save_hard(work / HARD, data.labels)
+            return HardLabels()
+        # A plain view needs no store of its own: its label is what the teacher says to the image.
+        return self.online(kind) if views == PLAIN else self.source(kind, data, images, seed)
+
+    def inputs(self, kind: str, images: str, seed: int) -> dict[str, str]:
         """Return the digests of the stages that labels of ``kind`` depend on, so that no other voids them."""
+        if images == ALL:
+            return {
+                "train": self.pipeline.data_digest["train"],
+                "held_out": self.pipeline.held_out.fingerprint(),
+            }
         labels_stage = "archive" if kind == "generator" else "teacher"
-        images_stage = "selection" if images == "chosen" else f"random-{seed}"
+        images_stage = self.pipeline.images_stage if images == "chosen" else f"random-{seed}"
         return {name: self.pipeline.digest(name) for name in (labels_stage, images_stage)}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aerogel.condense.checks import check_weak_teachers, check_width, last_weak_teacher
 from aerogel.condense.codecs.naming import PREFIX, parse_codec, suggest
+from aerogel.condense.identity import later
 from aerogel.core.config import config
 from aerogel.errors import ConfigError, compose
 
-NetworkName = Literal["convnet", "resnet18"]
+NetworkName = Literal["convnet", "resnet18", "resnet50", "mobilenet-v2", "vit-t", "swin-t"]
 AdapterCodec = Literal["float32", "float16", "int8", "int4"]
 
 # From the most faithful to the smallest; the first two are files that peft reads.
@@ -113,9 +115,9 @@ class TeacherConfig:
 
     ``path`` imports a trained one instead of training: a folder of an earlier teacher stage, or a
     transformers image classifier (folder or hub name). ``width`` None is the network's published one, 128
-    channels for ConvNet and 64 for ResNet-18. ``snapshots`` are kept at equal distances along the
-    run; the last is the teacher itself. ``held_out`` is the share of the training set that is kept from every
-    fit, to choose learning rates and to measure fidelity on.
+    channels for ConvNet and 64 for a ResNet; ``depth`` is ConvNet's, the others come in one. ``snapshots``
+    are kept at equal distances along the run; the last is the teacher itself. ``held_out`` is the share of
+    the training set that is kept from every fit, to choose learning rates and to measure fidelity on.
     """
 
     network: NetworkName = "convnet"
@@ -132,6 +134,7 @@ class TeacherConfig:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
         _positive(mistakes, self, "width", "depth", "snapshots")
+        mistakes += check_width("width", self.network, self.width)
         _share(mistakes, self, "label_smoothing")
         if not 0.0 < self.held_out < 0.5:
             mistakes.append(f"held_out: expected a share above 0 and below 0.5; got {self.held_out}")
@@ -184,23 +187,24 @@ class ProjectorConfig:
     file of EfficientNet-Lite0. ``rank`` is LoRA's on it, ``head_rank`` on the head; "full" stores the head's
     whole change, "auto" takes what is smaller in bytes: that, or LoRA of the backbone's rank. ``ce_weight``
     is the weight of the cross-entropy to the hard labels beside the MSE to the teachers' logits.
-    ``weak_teachers`` averages the logits of that many of the last snapshots; 1 is the teacher alone. ``grid``
-    x ``grid`` cells of the backbone's feature maps feed the head; "auto" is 2 for a backbone without a text
-    tower and images from 16 pixels up, else 1. ``target_epochs`` above 0 computes the teachers' logits once,
-    for the views of that many epochs, and goes round these: most of an epoch is the teacher's forward pass.
-    ``tune_epochs`` follow on views of the condensed images, the ones to be labelled, with a peak rate of
-    ``tune_lr`` and one view of a real image to nine of theirs; ``tune_target_epochs`` is to them what
-    ``target_epochs`` is to the real images. ``templates`` word the classes for a backbone with a text tower.
-    ``dtype`` is what the numbers of the adapter are stored in; "float32" and "float16" give files that peft
-    reads, "int8" and "int4" codes with a scale for each output channel. ``budget`` is the most bytes that the
-    adapter's files may take: of ``dtype`` and the smaller ones, the most faithful that fits is then chosen.
+    ``weak_teachers`` averages the logits of that many of the last snapshots; 1 is the teacher alone, and a
+    list such as [1, 3] names snapshots, from 1, the earliest. ``grid`` x ``grid`` cells of the backbone's
+    feature maps feed the head; "auto" is 2 for a backbone without a text tower and images from 16 pixels up,
+    else 1. ``target_epochs`` above 0 computes the teachers' logits once, for the views of that many epochs,
+    and goes round these: most of an epoch is the teacher's forward pass. ``tune_epochs`` follow on views of
+    the condensed images, the ones to be labelled, with a peak rate of ``tune_lr`` and one view of a real
+    image to nine of theirs; ``tune_target_epochs`` is to them what ``target_epochs`` is to the real images.
+    ``templates`` word the classes for a backbone with a text tower. ``dtype`` is what the numbers of the
+    adapter are stored in; "float32" and "float16" give files that peft reads, "int8" and "int4" codes with a
+    scale for each output channel. ``budget`` is the most bytes that the adapter's files may take: of
+    ``dtype`` and the smaller ones, the most faithful that fits is then chosen.
     """
 
     backbone: str = "aerogel/shapes-resnet8"
     rank: int = 8
     head_rank: int | Literal["auto", "full"] = "auto"
     ce_weight: float = 0.1
-    weak_teachers: int = 1
+    weak_teachers: int | tuple[int, ...] = 1
     grid: int | Literal["auto"] = "auto"
     target_epochs: int = 0
     tune_epochs: int = 0
@@ -208,13 +212,14 @@ class ProjectorConfig:
     tune_lr: float = 5e-3
     templates: tuple[str, ...] = ("a photo of a {}.",)
     dtype: AdapterCodec = "float16"
-    budget: int | None = None
+    budget: int | None = later(None)
     fit: FitConfig = field(default_factory=FitConfig)
 
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
         mistakes: list[str] = []
-        _positive(mistakes, self, "rank", "weak_teachers", "tune_lr", "budget")
+        _positive(mistakes, self, "rank", "tune_lr", "budget")
+        mistakes += check_weak_teachers(self.weak_teachers)
         if isinstance(self.head_rank, int) and self.head_rank < 1:
             mistakes.append(f'head_rank: expected 1 or more, "auto" or "full"; got {self.head_rank}')
         if isinstance(self.grid, int) and self.grid < 1:
@@ -245,8 +250,18 @@ class StudentConfig:
 
     ``labels`` are "generator", "teacher", "one-per-image", "hard" or the name of a label codec, such as
     "stored-fp16", "stored-top10" or "stored-pruned10+int8". ``width`` None is the network's published one, as
-    for the teacher. Of several learning rates in ``lrs`` the best on held-out training images is taken;
-    without any, it is ``fit.lr``.
+    "stored-fp16", "stored-top10" or "stored-pruned10+int8".
+    ``width`` None is the network's published one, as for the teacher. Of several learning rates in ``lrs``
+    the best on held-out training images is taken; without any, it is ``fit.lr``. In place of "mse", ``loss``
+    can be "kl", the divergence of class probabilities at ``temperature`` (times its square with
+    ``rescale_temperature``), or "cosine", GIFT's (arXiv 2405.14736). ``ema`` above 0 averages the weights
+    with that decay; the average is what is scored after the last epoch.
+
+    Of a comparison: ``hard_baseline`` adds the row of hard labels where ``labels`` lacks it,
+    ``random_baseline`` real images picked by chance, ``full_baseline`` all real images with hard labels,
+    trained as the teacher is (``teacher.fit``); ``plain_views`` adds the rows without augmentation that the
+    augmentation-robust score needs. ``networks`` are trained beside ``network``, each with every kind of
+    labels; ``network_widths`` are theirs in the same order, null for the published one.
     """
 
     network: NetworkName = "convnet"
@@ -258,6 +273,15 @@ class StudentConfig:
     seeds: tuple[int, ...] = (0,)
     lrs: tuple[float, ...] = ()
     fit: FitConfig = field(default_factory=lambda: FitConfig(epochs=300, batch_size=16, lr=2e-3))
+    loss: Literal["mse", "kl", "cosine"] = later("mse")
+    temperature: float = later(4.0)
+    rescale_temperature: bool = later(False)
+    ema: float = later(0.0)
+    hard_baseline: bool = later(True)
+    full_baseline: bool = later(False)
+    plain_views: bool = later(False)
+    networks: tuple[NetworkName, ...] = later(())
+    network_widths: tuple[int | None, ...] = later(())
 
     @property
     def rates(self) -> tuple[float, ...]:
@@ -270,16 +294,56 @@ class StudentConfig:
         _positive(mistakes, self, "width", "depth")
         unknown = [fault for kind in self.labels if (fault := _find_unknown_labels(kind))]
         mistakes += [f"labels: {fault}" for fault in unknown]
+        mistakes += check_width("width", self.network, self.width)
         if not self.seeds:
             mistakes.append("seeds: expected at least one; got none")
         if not all(rate > 0 for rate in self.lrs):
             mistakes.append(f"lrs: expected learning rates above 0; got {list(self.lrs)}")
         if not self.ce_weight >= 0:
             mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
-        for name in ("labels", "seeds", "lrs"):
+        for name in ("labels", "seeds", "lrs", "networks"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 mistakes.append(f"{name}: expected each value once; got {list(values)}")
+        _positive(mistakes, self, "temperature")
+        if not 0.0 <= self.ema < 1.0:
+            mistakes.append(f"ema: expected 0 (off) or a decay below 1; got {self.ema}")
+        if self.plain_views and not (self.random_baseline and "stored-fp16" in self.labels):
+            mistakes.append(
+                "plain_views: expected random_baseline and stored-fp16 among labels beside it; "
+                f"got {self.random_baseline} and {list(self.labels)}"
+            )
+        if self.network in self.networks:
+            mistakes.append(f"networks: expected others than network; got {self.network}")
+        if len(self.network_widths) not in (0, len(self.networks)):
+            mistakes.append(
+                f"network_widths: expected one for each of networks ({len(self.networks)}), or none; "
+                f"got {len(self.network_widths)}"
+            )
+        if not all(width is None or width > 0 for width in self.network_widths):
+            mistakes.append(f"network_widths: expected numbers above 0; got {list(self.network_widths)}")
+        for network, width in zip(self.networks, self.network_widths, strict=False):
+            mistakes += check_width("network_widths", network, width)
+        return mistakes
+
+
+@config("condense.refine", version=1)
+@dataclass(frozen=True)
+class RefineConfig:
+    """Set the image update (arXiv 2408.08201): ``steps`` of Adam on the pixels of shrunk patches, 0 for none.
+
+    ``lr`` is how far a step moves a pixel at most, in units where black is 0 and white 1.
+    """
+
+    steps: int = 0
+    lr: float = 0.01
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes: list[str] = []
+        _positive(mistakes, self, "lr")
+        if self.steps < 0:
+            mistakes.append(f"steps: expected 0 (none) or more; got {self.steps}")
         return mistakes
 
 
@@ -304,6 +368,7 @@ class CondenseConfig:
     selection: SelectionConfig = field(default_factory=SelectionConfig)
     projector: ProjectorConfig = field(default_factory=ProjectorConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
+    refine: RefineConfig = later(RefineConfig())  # noqa: RUF009 - frozen, and compared by value
 
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
@@ -311,9 +376,13 @@ class CondenseConfig:
         _positive(mistakes, self, "ipc")
         if self.size is not None and self.size < 8:
             mistakes.append(f"size: expected 8 pixels or more; got {self.size}")
-        if self.projector.weak_teachers > self.teacher.snapshots:
+        if self.refine.steps > 0 and self.selection.tiles == 1:
+            mistakes.append("refine.steps: expected 0 where selection.tiles is 1, for nothing is shrunk")
+        weak = self.projector.weak_teachers
+        if not check_weak_teachers(weak) and last_weak_teacher(weak) > self.teacher.snapshots:
+            shown = weak if isinstance(weak, int) else list(weak)
             mistakes.append(
                 f"projector.weak_teachers: expected at most teacher.snapshots ({self.teacher.snapshots}); "
-                f"got {self.projector.weak_teachers}"
+                f"got {shown}"
             )
         return mistakes

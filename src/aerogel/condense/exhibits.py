@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aerogel.condense.codecs.naming import PREFIX, parse_codec
+from aerogel.condense.curriculum import describe_curricula
+from aerogel.condense.standing import describe_students
 from aerogel.measure import format_bytes
 from aerogel.report import Block, Curve, Level, Picture, Pictures, Point, Scatter, Section, Series, TableBlock
 
@@ -40,13 +42,15 @@ def describe_sections(run: Run) -> tuple[Section, ...]:
     """Return the sections of the report, without those that the run has no figures for."""
     sections = [_show_images(run)]
     if run.rows:
-        sections.append(_show_accuracy(run))
+        sections += [_show_accuracy(run), *describe_students(run, NAMES)]
+    sections += describe_curricula(run, NAMES)
     return (*sections, _show_storage(run), _show_fidelity(run))
 
 
 def name_row(row: Row) -> str:
     """Name one kind of labels on one choice of images."""
-    return name_labels(row.labels) if row.images == "chosen" else f"random images, {name_labels(row.labels)}"
+    images = {"chosen": "", "random": "random images, ", "all": "all real images, "}[row.images]
+    return f"{images}{name_labels(row.labels)}{', not augmented' if row.views == 'plain' else ''}"
 
 
 def name_labels(kind: str) -> str:
@@ -88,6 +92,7 @@ def _show_images(run: Run) -> Section:
     how = _HOW[run.config.selection.order]
     tiles = int(facts["tiles"])
     mosaic = f" Each is a mosaic of {tiles} × {tiles} such crops." if tiles > 1 else ""
+    mosaic += _tell_update(facts)
     left = len(labels) - len(pictures)
     more = f"\n\n{left:,} more are in the set." if left else ""
     return Section(
@@ -95,6 +100,17 @@ def _show_images(run: Run) -> Section:
         f"{len(labels):,} images of {facts['size']} × {facts['size']} pixels, {facts['ipc']} per class, "
         f"stand for {facts['source']['images']:,}. {how}{mosaic}{more}",
         [Pictures(pictures, columns=per_class if per_class > 1 else 10, pixelated=int(facts["size"]) < 64)],
+    )
+
+
+def _tell_update(facts: dict[str, Any]) -> str:
+    if "refined" not in facts:
+        return ""
+    before, after = facts["refined"]["gap_before"], facts["refined"]["gap_after"]
+    return (
+        f" Their pixels were then moved in {facts['refined']['steps']} steps, so that the backbone sees in "
+        "the shrunk crops what it saw in the whole ones: the mean squared difference of its features fell "
+        f"from {before:.3g} to {after:.3g}."
     )
 
 
@@ -114,7 +130,8 @@ def _show_accuracy(run: Run) -> Section:
             group="chosen images" if row.images == "chosen" else "random images",
             emphasis=row.labels == "generator",
         )
-        for row in run.rows
+        for row in run.main_rows
+        if row.images != "all"
     ]
     ours = run.find("generator")
     if ours is not None:
@@ -128,32 +145,40 @@ def _show_accuracy(run: Run) -> Section:
         points,
         x_unit="B",
         y_unit="%",
-        levels=(Level(f"teacher, all {run.facts['source']['images']:,} images", run.teacher_accuracy.value),),
+        levels=_draw_levels(run),
         text=f"Further left is lighter, further up is better. {spread}",
     )
     rows = [
         (
             name_labels(row.labels),
-            "chosen" if row.images == "chosen" else "random",
+            row.images,
             row.label_bytes,
             row.backbone_bytes or None,
             _write_spread(row.accuracy.value, row.accuracy.spread),
             f"{row.rate:g}",
         )
-        for row in run.rows
+        for row in run.main_rows
     ]
     table = TableBlock(
         ("labels", "images", "label bytes", "backbone bytes", "accuracy (%)", "learning rate"),
         rows,
         title="The same in numbers",
         text="The backbone is public: whoever has it already fetches the label bytes alone.",
-        highlight=[index for index, row in enumerate(run.rows) if row.labels == "generator"],
+        highlight=[n for n, row in enumerate(run.main_rows) if row.labels == "generator"],
     )
     text = (
         f"The same student, trained for {epochs} epochs on {run.facts['images']:,} images with labels of "
         "each kind, scored after its last epoch on test images that nothing else has seen."
     )
     return Section("Accuracy against bytes", text, [scatter, table])
+
+
+def _draw_levels(run: Run) -> tuple[Level, ...]:
+    teacher = Level(f"teacher, all {run.facts['source']['images']:,} images", run.teacher_accuracy.value)
+    whole = run.find("hard", "all")
+    if whole is None:
+        return (teacher,)
+    return (teacher, Level("the student on all real images", whole.accuracy.value))
 
 
 def _write_spread(value: float, spread: float | None) -> str:

@@ -93,6 +93,7 @@ def fit(
     checkpoint: Path | None = None,
     save_after: frozenset[int] = frozenset(),
     crew: Crew = ALONE,
+    after_step: Callable[[], None] | None = None,
 ) -> Iterator[EpochState]:
     """Train the parameters of ``module`` that require a gradient; yield after every epoch.
 
@@ -100,7 +101,8 @@ def fit(
     ``checkpoint``, a folder, the run continues where the last saved epoch ended; what the module, the
     optimiser and the order of samples are then is what they would have been without the stop. The epochs
     before the resume point are not yielded again; those in ``save_after``, counted from 1, are saved only
-    once the caller is done with them, so that a kill between the two repeats the epoch.
+    once the caller is done with them, so that a kill between the two repeats the epoch. ``after_step`` is
+    called when the weights have moved; what it keeps in buffers of ``module`` is saved and continued too.
 
     Every process of a ``crew`` calls this alike, with its part of the loss as :func:`share_loss` makes it.
     Gradients are added up; running statistics of batch normalisations, which see each process's share, are
@@ -130,6 +132,8 @@ def fit(
                     loss = batch_loss(epoch, samples)
                 losses.append(_finite(crew.add(loss), epoch, config))
                 _step(optimiser, trained, loss, rate, config.clip, crew)
+                if after_step is not None:
+                    after_step()
         _average_statistics_(module, crew)
         history.append(float(np.mean(losses)))
         yield EpochState(epoch, history[-1], time.monotonic() - begin)

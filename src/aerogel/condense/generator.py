@@ -95,6 +95,13 @@ class Lesson:
         return self.work / CHECKPOINT_NAME
 
 
+def pick_teachers(snapshots: Sequence[nn.Module], wanted: int | tuple[int, ...]) -> Sequence[nn.Module]:
+    """Return the last ``wanted`` of the snapshots, or those with these numbers; 1 is the earliest."""
+    if isinstance(wanted, int):
+        return snapshots[-wanted:]
+    return [snapshots[number - 1] for number in wanted]
+
+
 def train_generator(lesson: Lesson) -> Iterator[EpochState]:
     """Train the low-rank change on real images: MSE to the teachers' mean logits + ``ce_weight`` x CE.
 

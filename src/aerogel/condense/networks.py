@@ -8,10 +8,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from aerogel.condense.borrowed import build_mobilenet_v2, build_swin_t, build_vit_t
 from aerogel.core.randomness import seed_torch
 from aerogel.core.registry import Registry
 
 NETWORKS: Registry[Callable[..., nn.Module]] = Registry("network")
+NETWORKS.register("mobilenet-v2")(build_mobilenet_v2)
+NETWORKS.register("swin-t")(build_swin_t)
+NETWORKS.register("vit-t")(build_vit_t)
 
 
 @NETWORKS.register("convnet")
@@ -78,13 +82,7 @@ class ResNet18(nn.Module):
     def __init__(self, *, channels: int, classes: int, size: int, width: int = 64, depth: int = 18) -> None:
         super().__init__()
         del depth  # one depth exists; the argument keeps every network's signature the same
-        small = size < 96
-        self.stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3 if small else 7, 1 if small else 2, 1 if small else 3, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Identity() if small else nn.MaxPool2d(3, 2, 1),
-        )
+        self.stem = _build_stem(channels, width, size)
         blocks: list[nn.Module] = []
         inputs = width
         for stage in range(4):
@@ -99,6 +97,72 @@ class ResNet18(nn.Module):
         """Return logits [B, classes] of ``images`` [B, channels, H, W]."""
         logits: Tensor = self.classifier(self.stages(self.stem(images)).mean((2, 3)))
         return logits
+
+
+class Bottleneck(nn.Module):
+    """Apply the bottleneck block of a residual network (arXiv 1512.03385, figure 5 right).
+
+    The stride is the 3x3 convolution's, as in later practice; it gives 4 x ``inner`` channels.
+    """
+
+    def __init__(self, inputs: int, inner: int, stride: int) -> None:
+        super().__init__()
+        outputs = 4 * inner
+        self.conv1 = nn.Conv2d(inputs, inner, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, inner, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(inner)
+        self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(outputs)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return the block's output for ``features`` [B, inputs, H, W]."""
+        hidden = functional.relu(self.norm1(self.conv1(features)))
+        hidden = functional.relu(self.norm2(self.conv2(hidden)))
+        return functional.relu(self.norm3(self.conv3(hidden)) + self.shortcut(features))
+
+
+@NETWORKS.register("resnet50")
+class ResNet50(nn.Module):
+    """Classify with a 50-layer residual network (arXiv 1512.03385), with the stems of :class:`ResNet18`.
+
+    ``width`` is the inner channel count of the first stage's blocks; 64 is the published network.
+    """
+
+    def __init__(self, *, channels: int, classes: int, size: int, width: int = 64, depth: int = 50) -> None:
+        super().__init__()
+        del depth
+        self.stem = _build_stem(channels, width, size)
+        blocks: list[nn.Module] = []
+        inputs = width
+        for stage, count in enumerate((3, 4, 6, 3)):
+            inner = width * 2**stage
+            for index in range(count):
+                blocks.append(Bottleneck(inputs, inner, 2 if stage and index == 0 else 1))
+                inputs = 4 * inner
+        self.stages = nn.Sequential(*blocks)
+        self.classifier = nn.Linear(inputs, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits [B, classes] of ``images`` [B, channels, H, W]."""
+        logits: Tensor = self.classifier(self.stages(self.stem(images)).mean((2, 3)))
+        return logits
+
+
+def _build_stem(channels: int, width: int, size: int) -> nn.Sequential:
+    """Build a residual network's stem: 3x3 of stride 1 under 96 pixels, else 7x7 of stride 2 and pooling."""
+    small = size < 96
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3 if small else 7, 1 if small else 2, 1 if small else 3, bias=False),
+        nn.BatchNorm2d(width),
+        nn.ReLU(inplace=True),
+        nn.Identity() if small else nn.MaxPool2d(3, 2, 1),
+    )
 
 
 class Classifier(nn.Module):
@@ -142,6 +206,7 @@ def build_classifier(
 
     Raises:
         UnknownNameError: no network has that name; the nearest one is named.
+        ConfigError: the network does not come in that width.
     """
     build = NETWORKS.get(name)
     chosen = {} if width is None else {"width": width}

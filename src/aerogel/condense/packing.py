@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aerogel.condense import archive as shelf
+from aerogel.condense.losses import write_loss
 from aerogel.core.config import to_dict
 
 if TYPE_CHECKING:
@@ -40,9 +41,10 @@ def describe_set(pipeline: Pipeline, work: Path, probe: list[list[float]]) -> di
             "grid": pipeline.backbone.grid,
         },
         "projector": {**to_dict(config.projector), **pipeline.manifest("generator").facts},
-        "student_loss": "mse(logits) + ce_weight * cross-entropy",
+        "student_loss": write_loss(config.student),
         "teacher": {"digest": pipeline.digest("teacher"), **pipeline.manifest("teacher").facts},
         "probe": probe,
+        **({"refined": _tell_update(pipeline)} if config.refine.steps else {}),
         "source": {
             "name": train.name,
             "licence": train.licence,
@@ -55,3 +57,8 @@ def describe_set(pipeline: Pipeline, work: Path, probe: list[list[float]]) -> di
             {"name": "label generator and backbone", "bytes": delta + pipeline.backbone.size_bytes},
         ],
     }
+
+
+def _tell_update(pipeline: Pipeline) -> dict[str, Any]:
+    facts = pipeline.manifest(pipeline.images_stage).facts
+    return {name: facts[name] for name in ("steps", "gap_before", "gap_after")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ from torch import nn
 
 from aerogel.condense import archive as shelf
 from aerogel.condense.adapters import choose_codec, store_adapter
+from aerogel.condense.checks import last_weak_teacher
 from aerogel.condense.codecs.naming import require_codecs
 from aerogel.condense.condensed import CondensedSet, load_condensed, probe_logits
 from aerogel.condense.config import AdapterCodec, CondenseConfig, SelectionConfig
@@ -24,13 +24,16 @@ from aerogel.condense.fit import EpochState, read_losses
 from aerogel.condense.generator import (
     Lesson,
     measure_fidelity,
+    pick_teachers,
     require_above_chance,
     train_generator,
     tune_generator,
 )
+from aerogel.condense.identity import identify
 from aerogel.condense.packing import describe_set
 from aerogel.condense.projector import Fidelity, adapt, build_projector, load_adapter
-from aerogel.condense.selection import Patch, Selection, select_images
+from aerogel.condense.refine import gather_images, refine_images, require_mosaics
+from aerogel.condense.selection import Selection, load_selection, save_selection, select_images
 from aerogel.condense.sources import Sources
 from aerogel.condense.student import TrainingSet
 from aerogel.condense.teacher import (
@@ -49,7 +52,7 @@ from aerogel.core.canonical import canonical_json
 from aerogel.core.config import to_dict
 from aerogel.core.crew import Crew
 from aerogel.core.devices import choose_device
-from aerogel.core.folders import write_bytes_atomic, write_text_atomic
+from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
@@ -60,6 +63,7 @@ from aerogel.measure import measure_accuracy
 from aerogel.zoo.launch import join_crew
 
 STAGES = ("teacher", "selection", "generator", "archive")
+REFINED = "refined"
 _PROBE_IMAGES = 8
 
 
@@ -97,6 +101,8 @@ class Pipeline:
                     "raise teacher.held_out, or add images",
                 )
             )
+        if config.refine.steps:
+            require_mosaics(config.selection, int(self.train.shape[-1]))
         self.staging = Staging(out, config.seed, overwrite, command, join_crew(self.device))
         if self.crew.size > 1:
             self.crew.require_agreement(canonical_json([to_dict(config), self.data_digest]))
@@ -154,11 +160,11 @@ class Pipeline:
         teacher = load_teacher(self.out / "teacher")
         require_same_classes(teacher, self.sources.train)
         wanted = self.config.projector.weak_teachers
-        if wanted > len(teacher.snapshots):
+        if last_weak_teacher(wanted) > len(teacher.snapshots):
             raise ConfigError(
                 compose(
                     f"projector.weak_teachers of at most {len(teacher.snapshots)}, the teacher's snapshots",
-                    f"{wanted}",
+                    f"{wanted if isinstance(wanted, int) else list(wanted)}",
                     "lower it, or train a teacher with more snapshots",
                 )
             )
@@ -211,32 +217,52 @@ class Pipeline:
             )
             if not self.leads:
                 return {}
-            tensors = {"images": found.images, "labels": found.labels}
-            write_bytes_atomic(work / "images.safetensors", save(tensors))
-            origins = [[patch.to_dict() for patch in patches] for patches in found.patches]
-            write_text_atomic(work / "provenance.json", json.dumps(origins, indent=1) + "\n")
+            save_selection(found, work)
             return {"tiles": found.tiles, "images": len(found.labels)}
 
         settings = {"selection": to_dict(chosen), "ipc": self.config.ipc, "seed": seed}
         inputs = {**self.data_digest, "teacher": self.digest("teacher")}
         manifest = self.run(name, "selection", settings, inputs, build, together=True)
-        tensors = load_file(self.out / name / "images.safetensors")
-        origins = json.loads((self.out / name / "provenance.json").read_text(encoding="utf-8"))
-        patches = tuple(
-            tuple(Patch(patch["source"], tuple(patch["box"]), patch["loss"]) for patch in row)
-            for row in origins
-        )
-        return Selection(tensors["images"], tensors["labels"], patches, int(manifest.facts["tiles"]))
+        return load_selection(self.out / name, int(manifest.facts["tiles"]))
 
     @cached_property
     def selection(self) -> Selection:
         """Return the chosen images."""
         return self.select()
 
+    @property
+    def images_stage(self) -> str:
+        """Return the stage that the images are of: "refined" where they are updated, else "selection"."""
+        return REFINED if self.config.refine.steps else "selection"
+
+    @cached_property
+    def refined(self) -> Selection:
+        """Return the chosen images with their pixels updated, or as they are where that is off."""
+        chosen, config = self.selection, self.config.refine
+        if not config.steps:
+            return chosen
+
+        def build(work: Path) -> Mapping[str, Any]:
+            groups = work / CHECKPOINT_NAME
+            run = refine_images(
+                self.train, chosen, self.backbone.module, config, device=self.device, checkpoint=groups
+            )
+            for _ in track(run, total=None, label="updating the images", unit="group"):
+                pass
+            found, before, after = gather_images(chosen, groups)
+            write_bytes_atomic(work / "images.safetensors", save({"images": found.images}))
+            return {"gap_before": before, "gap_after": after, "steps": config.steps}
+
+        settings = {"refine": to_dict(config), "grid": self.backbone.grid}
+        inputs = {"selection": self.digest("selection"), "backbone": self.backbone.sha256}
+        self.run(REFINED, "refined-images", settings, {**inputs, **self.data_digest}, build)
+        images = load_file(self.out / REFINED / "images.safetensors")["images"]
+        return replace(chosen, images=images)
+
     @cached_property
     def training_set(self) -> TrainingSet:
         """Return what a student of the chosen images sees: that of the archive, before there is one."""
-        chosen = self.selection
+        chosen = self.refined
         mean, std = self.train.statistics()
         return TrainingSet(
             chosen.images,
@@ -265,7 +291,7 @@ class Pipeline:
 
     def plain_projector(self) -> Any:
         """Build the projector with its initial head from the chosen images."""
-        chosen = self.selection
+        chosen = self.refined
         names = self.sources.train.class_names
         return build_projector(
             self.backbone, chosen.images, chosen.labels, names, self.config.projector.templates
@@ -277,14 +303,10 @@ class Pipeline:
         config = self.config.projector
         inputs = {
             "teacher": self.digest("teacher"),
-            "selection": self.digest("selection"),
+            self.images_stage: self.digest(self.images_stage),
             "backbone": self.backbone.sha256,
         }
-        projector = to_dict(config)
-        if config.budget is None:
-            # As it was before there were budgets, so that folders of then are still this stage's.
-            del projector["budget"]
-        settings = {"projector": projector, "views": to_dict(self.config.views)}
+        settings = {"projector": identify(config), "views": to_dict(self.config.views)}
         self.run("generator", "label-generator", settings, inputs, self._build_generator, together=True)
         return load_adapter(self.plain_projector(), self.out / "generator").to(self.device)
 
@@ -294,7 +316,7 @@ class Pipeline:
 
     def manifest(self, name: str) -> Manifest:
         """Return the manifest of the stage called ``name``, running it first where needed."""
-        if name not in self.staging.done and name in STAGES:
+        if name not in self.staging.done and name in (*STAGES, REFINED):
             getattr(self, name)
         return self.staging.done[name]
 
@@ -307,7 +329,7 @@ class Pipeline:
             len(self.sources.train.class_names),
             seed=derive_seed(self.config.seed, "generator/adapter"),
         )
-        teachers = self.teacher.snapshots[-config.weak_teachers :]
+        teachers = pick_teachers(self.teacher.snapshots, config.weak_teachers)
         seed, norms = self.config.seed, self.backbone.norms
         lesson = Lesson(
             adapted, self.train, teachers, config, views, seed, self.device, work, norms, self.crew
@@ -349,10 +371,10 @@ class Pipeline:
         """Pack images and label generator into the folder that is shipped, and open it as a user would."""
         generator = self.generator
         config = self.config
-        inputs = {name: self.digest(name) for name in ("teacher", "selection", "generator")}
+        inputs = {name: self.digest(name) for name in ("teacher", self.images_stage, "generator")}
 
         def build(work: Path) -> Mapping[str, Any]:
-            chosen = self.selection
+            chosen = self.refined
             ids = tuple("+".join(patch.source for patch in patches) for patches in chosen.patches)
             names = self.sources.train.class_names
             shelf.write_images(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
@@ -15,12 +18,15 @@ from aerogel.condense.config import SelectionConfig
 from aerogel.condense.teacher import predict
 from aerogel.condense.views import crop
 from aerogel.core.crew import ALONE, Crew
+from aerogel.core.folders import write_bytes_atomic, write_text_atomic
 from aerogel.core.randomness import derive_seed, permutation, uniforms
 from aerogel.errors import DataError, compose
 from aerogel.zoo.imageset import ImageSet
 
 _MOSAIC_FROM = 96
 _SCORED_AT_ONCE = 250
+_IMAGES = "images.safetensors"
+_ORIGINS = "provenance.json"
 
 
 @dataclass(frozen=True)
@@ -207,3 +213,21 @@ def select_images(
         labels.append(torch.full((ipc,), label, dtype=torch.int64))
         patches += [tuple(origins[index::ipc]) for index in range(ipc)]
     return Selection(torch.cat(images), torch.cat(labels), tuple(patches), tiles)
+
+
+def save_selection(found: Selection, folder: Path) -> None:
+    """Write images and labels, and where each patch comes from."""
+    tensors = {"images": found.images, "labels": found.labels}
+    write_bytes_atomic(folder / _IMAGES, save(tensors))
+    origins = [[patch.to_dict() for patch in patches] for patches in found.patches]
+    write_text_atomic(folder / _ORIGINS, json.dumps(origins, indent=1) + "\n")
+
+
+def load_selection(folder: Path, tiles: int) -> Selection:
+    """Read what :func:`save_selection` wrote, of images of ``tiles`` x ``tiles`` patches."""
+    tensors = load_file(folder / _IMAGES)
+    origins = json.loads((folder / _ORIGINS).read_text(encoding="utf-8"))
+    patches = tuple(
+        tuple(Patch(patch["source"], tuple(patch["box"]), patch["loss"]) for patch in row) for row in origins
+    )
+    return Selection(tensors["images"], tensors["labels"], patches, tiles)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 from torch import Tensor, nn
-from torch.nn import functional
 
+from aerogel.condense.averaging import Averaged
 from aerogel.condense.config import FitConfig, StudentConfig
 from aerogel.condense.fit import EpochState, batches, fit, fused, share_loss
 from aerogel.condense.labels import Batch, LabelSource, make_batch
+from aerogel.condense.losses import SoftLoss, choose_loss, match_logits
 from aerogel.condense.networks import Classifier, build_classifier
 from aerogel.condense.teacher import predict
 from aerogel.condense.views import Views
@@ -58,16 +59,18 @@ def order_seed(seed: int) -> int:
     return derive_seed(seed, "student/order")
 
 
-def distillation_loss(logits: Tensor, soft: Tensor | None, batch: Batch, ce_weight: float) -> Tensor:
-    """Return MSE to the soft logits plus ``ce_weight`` times the cross-entropy to the mixed hard labels.
+def distillation_loss(
+    logits: Tensor, soft: Tensor | None, batch: Batch, ce_weight: float, soft_loss: SoftLoss = match_logits
+) -> Tensor:
+    """Return ``soft_loss`` to the soft logits plus ``ce_weight`` times the cross-entropy to the mixed labels.
 
-    Implements the student objective of arXiv 2408.08201 (section 3.4). Without soft labels it is the
-    cross-entropy.
+    With MSE, the default, it is the student objective of arXiv 2408.08201 (section 3.4). Without soft labels
+    it is the cross-entropy.
     """
     hard = batch.hard_loss(logits)
     if soft is None:
         return hard
-    return functional.mse_loss(logits, soft) + ce_weight * hard
+    return soft_loss(logits, soft, batch) + ce_weight * hard
 
 
 def train_student(
@@ -85,18 +88,22 @@ def train_student(
 ) -> Iterator[EpochState]:
     """Train ``student`` on views of ``data`` labelled by ``labels``; yield after every epoch.
 
-    Every epoch has views of its own; with ``view_epochs`` the run goes round the views of that many. The
-    processes of a ``crew`` share every batch.
+    Every epoch has views of its own; with ``view_epochs`` the run goes round the views of that many. With
+    ``config.ema`` the weights are their moving average once the last epoch is done. The processes of a
+    ``crew`` share every batch.
     """
     forward = fused(student.to(device), config.fit)
+    soft_loss = choose_loss(config)
+    averaged = Averaged(student, config.ema) if config.ema else None
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         shown = epoch % view_epochs if view_epochs else epoch
         batch = make_batch(data.images, data.labels, data.views, shown, samples, device)
-        return distillation_loss(forward(batch.views), labels.logits(batch), batch, config.ce_weight)
+        soft = labels.logits(batch)
+        return distillation_loss(forward(batch.views), soft, batch, config.ce_weight, soft_loss)
 
-    return fit(
-        student,
+    yield from fit(
+        averaged or student,
         share_loss(batch_loss, crew),
         config=fit_config or config.fit,
         population=len(data),
@@ -104,7 +111,10 @@ def train_student(
         device=device,
         checkpoint=checkpoint,
         crew=crew,
+        after_step=averaged.update_ if averaged else None,
     )
+    if averaged:
+        averaged.settle_()
 
 
 def training_batches(

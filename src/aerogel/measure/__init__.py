@@ -22,6 +22,13 @@ if TYPE_CHECKING:
     from aerogel.measure.masks import boundary_band, boundary_iou, fill_boxes, find_boxes, mask_iou
     from aerogel.measure.memory import measure_command_memory, measure_memory
     from aerogel.measure.parameters import count_parameters
+    from aerogel.measure.ranking import (
+        score_augmentation,
+        score_difference,
+        score_labels,
+        weigh_hard_labels,
+        weigh_random,
+    )
     from aerogel.measure.results import Measurement, Table
     from aerogel.measure.storage import measure_storage, size_bytes
     from aerogel.measure.units import format_bytes, format_duration, format_value
@@ -52,8 +59,13 @@ __all__ = [
     "measure_memory",
     "measure_storage",
     "psnr",
+    "score_augmentation",
+    "score_difference",
+    "score_labels",
     "size_bytes",
     "ssim",
+    "weigh_hard_labels",
+    "weigh_random",
     "wilson_interval",
 ]
 
@@ -83,8 +95,13 @@ _HOMES = {
     "measure_memory": "memory",
     "measure_storage": "storage",
     "psnr": "fidelity",
+    "score_augmentation": "ranking",
+    "score_difference": "ranking",
+    "score_labels": "ranking",
     "size_bytes": "storage",
     "ssim": "fidelity",
+    "weigh_hard_labels": "ranking",
+    "weigh_random": "ranking",
     "wilson_interval": "accuracy",
 }
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from aerogel.condense.codecs.encodings import view_bytes
 from aerogel.condense.codecs.naming import parse_codec
-from aerogel.condense.comparison import HARD, ONE_PER_IMAGE, Comparison
+from aerogel.condense.comparison import HARD, ONE_PER_IMAGE, Comparison, Row
 from aerogel.condense.config import LABEL_KINDS
 from aerogel.condense.labels import Batch, StoredLabels, make_batch
 from aerogel.condense.pipeline import Pipeline
 from aerogel.core.config import to_dict
+from aerogel.core.folders import read_manifest
 from aerogel.errors import ConfigError, FolderConflictError, IntegrityError
 from tests.unit.condense import tiny
 
@@ -170,6 +173,66 @@ def test_students_see_the_images_and_views_of_the_archive(made: Comparison) -> N
     assert torch.equal(ours.images, archived.images)
     assert torch.equal(ours.labels, archived.labels)
     assert replace(ours, images=archived.images, labels=archived.labels) == archived
+
+
+def test_hard_labels_and_random_images_are_there_unasked(made: Comparison, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(made.pipeline.out, tmp_path / "run"))
+    student = {**to_dict(made.config.student), "labels": ["generator"]}
+    found = Comparison(Pipeline(tiny.config(student=student), tiny.sources(), out)).rows()
+    assert [(row.labels, row.images) for row in found] == [
+        ("generator", "chosen"),
+        ("hard", "chosen"),
+        ("stored-fp16", "random"),
+    ]
+    assert all(row.network == "convnet" and row.values == (row.accuracy.value,) for row in found)
+
+
+def test_the_rows_of_the_scores_and_of_other_networks(made: Comparison, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(made.pipeline.out, tmp_path / "run"))
+    more: dict[str, Any] = {
+        "labels": ["generator", "stored-fp16", "hard"],
+        "full_baseline": True,
+        "plain_views": True,
+        "networks": ["resnet18", "vit-t"],
+        "network_widths": [2, 3],
+    }
+    student = {**to_dict(made.config.student), **more}
+    found = Comparison(Pipeline(tiny.config(student=student), tiny.sources(), out))
+    rows = found.rows()
+    before = {(row.labels, row.images): row for row in made.rows()}
+    for row in rows[:4]:
+        assert row == before[row.labels, row.images], "asking for more changes no student"
+    assert [(row.network, row.labels, row.images, row.views) for row in rows[4:9]] == [
+        ("convnet", "generator", "random", "augmented"),
+        ("convnet", "hard", "all", "augmented"),
+        ("convnet", "stored-fp16", "chosen", "plain"),
+        ("convnet", "stored-fp16", "random", "plain"),
+        ("resnet18", "generator", "chosen", "augmented"),
+    ]
+    assert {row.network for row in rows[8:]} == {"resnet18", "vit-t"} and len(rows) == 16
+    whole = rows[5]
+    fit = found.config.teacher.fit
+    assert whole.rate == fit.lr
+    folder = out / "students" / "hard-all-0"
+    assert load_file(folder / HARD)["labels"].tolist() == found.pipeline.train.labels.tolist()
+    assert whole.label_bytes == (folder / HARD).stat().st_size
+    assert read_manifest(folder).facts["epochs"] == fit.epochs
+    assert read_manifest(folder).config["views"] == to_dict(found.config.teacher.views)
+    plain = found.data("chosen", 0, "plain")
+    shown, _ = plain.views.render(plain.images, 1, np.arange(len(plain)))
+    assert torch.allclose(shown, plain.images.float() / 255.0, atol=1e-5)
+    assert any(name.startswith("model.") for name in _names(out / "students" / "vit-t-hard-chosen-0"))
+
+
+def _names(folder: Path) -> list[str]:
+    return [name.removeprefix("network.") for name in load_file(folder / "student.safetensors")]
+
+
+def test_a_row_survives_its_json(made: Comparison) -> None:
+    row = made.rows()[0]
+    assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
+    old = {name: value for name, value in row.to_dict().items() if name not in ("network", "views", "values")}
+    assert Row.from_dict(old) == replace(row, network="", values=())
 
 
 def test_every_seed_is_a_student_of_its_own(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from aerogel.condense.config import (
     FitConfig,
     NetworkName,
     ProjectorConfig,
+    RefineConfig,
     SelectionConfig,
     StudentConfig,
     TeacherConfig,
@@ -37,6 +38,7 @@ STAGES = [
     SelectionConfig,
     ProjectorConfig,
     StudentConfig,
+    RefineConfig,
     CondenseConfig,
 ]
 UNLIKE_THE_DEFAULTS = CondenseConfig(
@@ -51,9 +53,20 @@ UNLIKE_THE_DEFAULTS = CondenseConfig(
     teacher=TeacherConfig(network="resnet18", width=64, path="there", snapshots=2, fit=FitConfig(epochs=4)),
     selection=SelectionConfig(tiles=2, order="random"),
     projector=ProjectorConfig(
-        head_rank="full", weak_teachers=2, templates=("a {}", "the {}"), dtype="float32", budget=9000
+        head_rank="full", weak_teachers=(1, 2), templates=("a {}", "the {}"), dtype="float32", budget=9000
     ),
-    student=StudentConfig(labels=("hard",), seeds=(1, 2), lrs=(1e-3, 1e-2), random_baseline=False),
+    student=StudentConfig(
+        labels=("hard",),
+        seeds=(1, 2),
+        lrs=(1e-3, 1e-2),
+        random_baseline=False,
+        loss="cosine",
+        temperature=2.0,
+        ema=0.99,
+        networks=("vit-t", "resnet50"),
+        network_widths=(None, 8),
+    ),
+    refine=RefineConfig(steps=3),
 )
 
 
@@ -154,6 +167,22 @@ WRONG: list[tuple[Any, str]] = [
     (SelectionConfig(crop_scale=(0.5, 2.0)), "crop_scale: expected 0 < low <= high <= 1; got [0.5, 2.0]"),
     (ProjectorConfig(rank=0), "rank: expected a number above 0; got 0"),
     (ProjectorConfig(weak_teachers=0), "weak_teachers: expected a number above 0; got 0"),
+    (
+        ProjectorConfig(weak_teachers=(0, 2)),
+        "weak_teachers: expected numbers of snapshots from 1, each once; got [0, 2]",
+    ),
+    (
+        ProjectorConfig(weak_teachers=(2, 2)),
+        "weak_teachers: expected numbers of snapshots from 1, each once; got [2, 2]",
+    ),
+    (
+        ProjectorConfig(weak_teachers=()),
+        "weak_teachers: expected numbers of snapshots from 1, each once; got []",
+    ),
+    (
+        CondenseConfig(projector=ProjectorConfig(weak_teachers=(1, 4))),
+        "projector.weak_teachers: expected at most teacher.snapshots (3); got [1, 4]",
+    ),
     (ProjectorConfig(head_rank=0), 'head_rank: expected 1 or more, "auto" or "full"; got 0'),
     (ProjectorConfig(budget=0), "budget: expected a number above 0; got 0"),
     (ProjectorConfig(ce_weight=-0.1), "ce_weight: expected 0 or more; got -0.1"),
@@ -170,6 +199,37 @@ WRONG: list[tuple[Any, str]] = [
         "lrs: expected learning rates above 0; got [0.1, -0.1]",
     ),
     (StudentConfig(ce_weight=-1.0), "ce_weight: expected 0 or more; got -1.0"),
+    (StudentConfig(temperature=0.0), "temperature: expected a number above 0; got 0.0"),
+    (StudentConfig(ema=1.0), "ema: expected 0 (off) or a decay below 1; got 1.0"),
+    (StudentConfig(networks=("convnet",)), "networks: expected others than network; got convnet"),
+    (
+        StudentConfig(networks=("vit-t", "vit-t")),
+        "networks: expected each value once; got ['vit-t', 'vit-t']",
+    ),
+    (
+        StudentConfig(networks=("vit-t",), network_widths=(3, 6)),
+        "network_widths: expected one for each of networks (1), or none; got 2",
+    ),
+    (
+        StudentConfig(networks=("resnet18",), network_widths=(0,)),
+        "network_widths: expected numbers above 0; got [0]",
+    ),
+    (
+        StudentConfig(networks=("resnet18", "swin-t"), network_widths=(4, 4)),
+        "network_widths: expected a multiple of 3 for swin-t; got 4",
+    ),
+    (
+        StudentConfig(plain_views=True, labels=("hard",)),
+        "plain_views: expected random_baseline and stored-fp16 among labels beside it; got True and ['hard']",
+    ),
+    (StudentConfig(network="vit-t", width=64), "width: expected a multiple of 3 for vit-t; got 64"),
+    (TeacherConfig(network="swin-t", width=32), "width: expected a multiple of 3 for swin-t; got 32"),
+    (RefineConfig(lr=0.0), "lr: expected a number above 0; got 0.0"),
+    (RefineConfig(steps=-1), "steps: expected 0 (none) or more; got -1"),
+    (
+        CondenseConfig(refine=RefineConfig(steps=5), selection=SelectionConfig(tiles=1)),
+        "refine.steps: expected 0 where selection.tiles is 1, for nothing is shrunk",
+    ),
     (CondenseConfig(ipc=0), "ipc: expected a number above 0; got 0"),
     (CondenseConfig(size=7), "size: expected 8 pixels or more; got 7"),
     (

@@ -39,6 +39,8 @@ def test_every_kind_of_labels_has_a_name() -> None:
     row = Row("hard", "random", Measurement("accuracy", 1.0, "%"), 1, 0, 1.0)
     assert name_row(row) == "random images, hard labels"
     assert name_row(replace(row, images="chosen")) == "hard labels"
+    assert name_row(replace(row, images="all")) == "all real images, hard labels"
+    assert name_row(replace(row, images="chosen", views="plain")) == "hard labels, not augmented"
     assert name_row(replace(row, labels="stored-top5")) == "random images, all labels stored, top 5, fp16"
     for kind in ("stored-fp16", "stored-fp32"):
         assert NAMES[kind] == parse_codec(kind).title
@@ -82,6 +84,25 @@ def test_the_choice_of_images_is_told(run: Run, order: str, words: str) -> None:
     selection = replace(run.config.selection, order=order)  # type: ignore[arg-type]
     images, *_ = describe_sections(replace(run, config=replace(run.config, selection=selection)))
     assert words in images.text
+
+
+def test_an_update_of_the_pixels_is_told(run: Run) -> None:
+    images, *_ = describe_sections(run)
+    assert "pixels were then moved" not in images.text
+    facts = {**run.facts, "refined": {"steps": 40, "gap_before": 0.25, "gap_after": 0.1}}
+    data = copy.copy(run.data)
+    data.manifest = replace(data.manifest, facts=facts)
+    images, *_ = describe_sections(replace(run, data=data))
+    assert "moved in 40 steps" in images.text and "fell from 0.25 to 0.1" in images.text
+
+
+def test_the_student_on_all_images_is_a_level_and_no_point(run: Run) -> None:
+    whole = Row("hard", "all", Measurement("accuracy", 91.5, "%"), 72, 0, 1e-3, "convnet")
+    other = replace(whole, images="chosen", network="vit-t")
+    (scatter,) = blocks(replace(run, rows=(*run.rows, whole, other)), Scatter)
+    assert isinstance(scatter, Scatter)
+    assert [level.y for level in scatter.levels] == [run.teacher_accuracy.value, 91.5]
+    assert len(scatter.points) == 3
 
 
 def test_the_scatter_holds_every_kind_and_the_backbone(run: Run) -> None:

@@ -17,6 +17,7 @@ from aerogel.condense.fit import EpochState
 from aerogel.condense.generator import (
     Lesson,
     measure_fidelity,
+    pick_teachers,
     require_above_chance,
     train_generator,
     tune_generator,
@@ -138,6 +139,14 @@ def test_a_run_with_stored_logits_resumes_to_the_same_weights(
     train(resumed, [teacher], tmp_path / "cut", config)
     assert teacher.seen == 0
     assert torch.equal(weights(resumed), weights(straight))
+
+
+def test_weak_teachers_are_the_last_or_those_named() -> None:
+    snapshots = [Sum(factor) for factor in (1.0, 2.0, 3.0)]
+    assert list(pick_teachers(snapshots, 2)) == snapshots[1:]
+    assert list(pick_teachers(snapshots, 3)) == snapshots
+    assert list(pick_teachers(snapshots, (1, 3))) == [snapshots[0], snapshots[2]]
+    assert list(pick_teachers(snapshots, (2,))) == [snapshots[1]]
 
 
 def test_weak_teachers_are_averaged(tmp_path: Path) -> None:

@@ -8,7 +8,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.config import TeacherConfig
-from aerogel.condense.networks import NETWORKS, Classifier, ConvNet, ResidualBlock, ResNet18, build_classifier
+from aerogel.condense.networks import (
+    NETWORKS,
+    Bottleneck,
+    Classifier,
+    ConvNet,
+    ResidualBlock,
+    ResNet18,
+    ResNet50,
+    build_classifier,
+)
 from aerogel.errors import UnknownNameError
 
 
@@ -18,8 +27,9 @@ def count(module: nn.Module) -> int:
 
 def build(name: str = "convnet", *, seed: int = 0, channels: int = 3, size: int = 8) -> Classifier:
     mean, std = (0.4,) * channels, (0.2,) * channels
+    width = 6 if name in ("vit-t", "swin-t") else 4
     return build_classifier(
-        name, channels=channels, classes=5, size=size, width=4, depth=2, mean=mean, std=std, seed=seed
+        name, channels=channels, classes=5, size=size, width=width, depth=2, mean=mean, std=std, seed=seed
     )
 
 
@@ -52,6 +62,24 @@ def test_resnet18_has_the_published_parameters(size: int, classes: int, publishe
             norms += 2 * outputs
         inputs = outputs
     assert convolutions + norms + 512 * classes + classes == published
+    assert count(network) == published
+
+
+@pytest.mark.parametrize(("size", "classes", "published"), [(32, 10, 23_520_842), (224, 1000, 25_557_032)])
+def test_resnet50_has_the_published_parameters(size: int, classes: int, published: int) -> None:
+    with torch.device("meta"):
+        network = ResNet50(channels=3, classes=classes, size=size)
+    parameters = 64 * 3 * (9 if size < 96 else 49) + 2 * 64
+    inputs = 64
+    for inner, blocks in ((64, 3), (128, 4), (256, 6), (512, 3)):
+        for _ in range(blocks):
+            parameters += (
+                inputs * inner + 9 * inner * inner + 4 * inner * inner + 2 * (inner + inner + 4 * inner)
+            )
+            if inputs != 4 * inner:
+                parameters += 4 * inputs * inner + 2 * 4 * inner
+                inputs = 4 * inner
+    assert parameters + inputs * classes + classes == published
     assert count(network) == published
 
 
@@ -114,6 +142,26 @@ def test_a_residual_block_adds_its_shortcut() -> None:
     nn.init.zeros_(wider.conv2.weight)
     assert torch.equal(wider(features), functional.relu(wider.shortcut(features)))
     assert wider(features).shape == (2, 8, 3, 3)
+
+
+def test_a_bottleneck_adds_its_shortcut() -> None:
+    torch.manual_seed(0)
+    features = torch.randn(2, 8, 6, 6)
+    same = Bottleneck(8, 2, 1).eval()
+    nn.init.zeros_(same.conv3.weight)
+    assert torch.equal(same(features), functional.relu(features))
+    wider = Bottleneck(8, 4, 2).eval()
+    nn.init.zeros_(wider.conv3.weight)
+    assert torch.equal(wider(features), functional.relu(wider.shortcut(features)))
+    assert wider(features).shape == (2, 16, 3, 3)
+    assert (wider.conv1.stride, wider.conv2.stride) == ((1, 1), (2, 2))
+
+
+@pytest.mark.parametrize(("size", "side"), [(8, 1), (32, 4), (96, 3)])
+def test_resnet50_takes_the_stem_of_the_image_size(size: int, side: int) -> None:
+    network = ResNet50(channels=1, classes=7, size=size, width=4).eval()
+    images = torch.rand(2, 1, size, size)
+    assert network.stages(network.stem(images)).shape == (2, 128, side, side)
 
 
 @pytest.mark.parametrize("name", NETWORKS.names())

@@ -203,19 +203,26 @@ def test_clip_is_a_backbone_and_its_words_are_the_head(tmp_path: Path) -> None:
     assert load_condensed(tmp_path / "run" / "archive").labels(data.images.float() / 255.0).shape == (6, 3)
 
 
-def test_weak_teachers_are_the_last_snapshots(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weak_teachers_are_the_last_snapshots_or_those_named(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from aerogel.condense import pipeline as module
 
-    seen = []
+    seen: list[list[dict[str, torch.Tensor]]] = []
     train = module.train_generator
 
     def spy(lesson: Any) -> Any:
-        seen.append(len(lesson.teachers))
+        seen.append([teacher.state_dict() for teacher in lesson.teachers])
         return train(lesson)
 
     monkeypatch.setattr(module, "train_generator", spy)
     _ = pipeline(run, tiny.config(projector={"weak_teachers": 2}), overwrite=True).generator
-    assert seen == [2]
+    found = pipeline(run, tiny.config(projector={"weak_teachers": [1]}), overwrite=True)
+    _ = found.generator
+    both, first = seen
+    assert (len(both), len(first)) == (2, 1)
+    earliest = found.teacher.snapshots[0].state_dict()
+    assert all(torch.equal(value, first[0][name]) for name, value in earliest.items())
 
 
 def test_more_weak_teachers_than_snapshots_are_refused_before_the_generator(
@@ -342,3 +349,33 @@ def test_a_budget_is_kept_and_one_that_nothing_fits_is_refused_before_any_work(
 
 def test_a_stage_made_before_there_were_budgets_is_still_the_same(finished: Condensed) -> None:
     assert "budget" not in read_manifest(finished.folder / "generator").config["projector"]
+
+
+MOSAICS = {"selection": {"tiles": 2}, "refine": {"steps": 10, "lr": 0.02}}
+
+
+def test_updated_images_are_a_stage_between_selection_and_generator(tmp_path: Path) -> None:
+    found = Pipeline(tiny.config(**MOSAICS), tiny.sources(size=16), tmp_path)
+    data = found.archive
+    refined = read_manifest(tmp_path / "refined")
+    assert refined.facts["gap_after"] < refined.facts["gap_before"]
+    assert refined.facts["inputs"]["selection"] == read_manifest(tmp_path / "selection").digest
+    assert read_manifest(tmp_path / "generator").facts["inputs"]["refined"] == refined.digest
+    assert data.manifest.facts["inputs"]["refined"] == refined.digest
+    assert data.manifest.facts["refined"]["steps"] == 10
+    assert torch.equal(data.images, found.refined.images)
+    assert torch.equal(found.training_set.images, data.images)
+    assert not torch.equal(data.images, found.selection.images)
+    assert load_condensed(tmp_path / "archive").labels(data.images.float() / 255.0).shape == (6, 3)
+
+
+def test_the_selection_alone_updates_nothing(tmp_path: Path) -> None:
+    found = Pipeline(tiny.config(**MOSAICS), tiny.sources(size=16), tmp_path)
+    _ = found.manifest("selection")
+    assert not (tmp_path / "refined").exists()
+
+
+def test_an_update_of_images_that_were_not_shrunk_is_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="nothing was lost"):
+        pipeline(tmp_path / "run", tiny.config(refine={"steps": 5}))
+    assert not (tmp_path / "run" / "teacher").exists()

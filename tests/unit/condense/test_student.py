@@ -136,6 +136,58 @@ def test_a_killed_student_ends_like_a_straight_one(tmp_path: Path) -> None:
     assert {name: value.numpy().tobytes() for name, value in again.state_dict().items()} == straight
 
 
+# --- losses and the average of the weights ------------------------------------------------------------------
+
+
+def test_every_loss_trains_another_student_and_lowers_itself() -> None:
+    configs = [
+        CONVNET,
+        replace(CONVNET, loss="kl"),
+        replace(CONVNET, loss="kl", rescale_temperature=True),
+        replace(CONVNET, loss="kl", temperature=1.0),
+        replace(CONVNET, loss="cosine"),
+        replace(CONVNET, ema=0.5),
+    ]
+    found = [trained(teacher("convnet"), config) for config in configs]
+    assert len({tuple(sorted(each.items())) for each in found}) == len(configs)
+    longer = replace(CONVNET, loss="cosine", ce_weight=0.0, fit=replace(FIT, epochs=8))
+    student = build_student(DATA, longer, 1)
+    losses = [e.loss for e in train_student(student, DATA, teacher("convnet"), longer, seed=1)]
+    assert losses[-1] < losses[0]
+
+
+def test_the_average_is_scored_and_not_the_last_weights() -> None:
+    config = replace(RESNET, ema=0.9)
+    last = build_student(DATA, RESNET, 1)
+    list(train_student(last, DATA, teacher("convnet"), RESNET, seed=1))
+    averaged = build_student(DATA, config, 1)
+    run = train_student(averaged, DATA, teacher("convnet"), config, seed=1)
+    for state in run:
+        if state.epoch == FIT.epochs - 1:
+            before = {name: value.clone() for name, value in averaged.state_dict().items()}
+    assert all(torch.equal(value, before[name]) for name, value in last.state_dict().items())
+    assert any(not torch.equal(value, before[name]) for name, value in averaged.state_dict().items())
+
+
+@pytest.mark.parametrize("ends", [2, 3], ids=["in the middle", "after the last epoch"])
+def test_a_killed_average_ends_like_a_straight_one(tmp_path: Path, ends: int) -> None:
+    config = replace(RESNET, ema=0.8)
+    straight = trained(teacher("convnet"), config)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aerogel.condense.fit._SAVE_EVERY_S", -1.0)
+        first = build_student(DATA, config, 1)
+        run = train_student(first, DATA, teacher("convnet"), config, seed=1, checkpoint=tmp_path)
+        for _ in range(ends):
+            next(run)
+        if ends < FIT.epochs:
+            next(run)  # the epoch before is saved once its successor is asked for
+        else:
+            list(run)
+    again = build_student(DATA, config, 1)
+    list(train_student(again, DATA, teacher("convnet"), config, seed=1, checkpoint=tmp_path))
+    assert {name: value.numpy().tobytes() for name, value in again.state_dict().items()} == straight
+
+
 # --- the parts ----------------------------------------------------------------------------------------------
 
 
