@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 
-from aerogel.condense.comparison import Row
+from aerogel.condense.comparison import Row, read_row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
 from aerogel.condense.exhibits import describe_sections
 from aerogel.condense.run_folder import RECIPE, RESULT, TIMINGS
 from aerogel.condense.teacher import load_teacher
 from aerogel.core.config import load_config, to_dict
+from aerogel.core.documents import read_object
 from aerogel.core.environment import environment
 from aerogel.errors import DataError, IntegrityError, compose
 from aerogel.measure import Measurement, format_bytes, format_duration
@@ -125,13 +125,9 @@ def open_run(folder: str | Path) -> Run:
                 )
             )
     try:
-        result = json.loads((place / RESULT).read_text(encoding="utf-8"))
-        rows = tuple(
-            Row(**{**row, "accuracy": Measurement.from_dict(row["accuracy"])}) for row in result["rows"]
-        )
-        timings = json.loads((place / TIMINGS).read_text(encoding="utf-8"))
-        known = {str(name): float(seconds) for name, seconds in timings.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
+        rows = tuple(read_row(row) for row in read_object(place / RESULT)["rows"])
+        known = {name: float(seconds) for name, seconds in read_object(place / TIMINGS).items()}
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as failure:
         raise IntegrityError(
             compose(f"{RESULT} and {TIMINGS} of a run in {place}", str(failure), "give its command again")
         ) from failure

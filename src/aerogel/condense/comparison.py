@@ -35,10 +35,12 @@ from aerogel.condense.student import (
 )
 from aerogel.condense.teacher import save_weights
 from aerogel.condense.views import Views
+from aerogel.core.canonical import show_value
 from aerogel.core.config import to_dict
 from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME
+from aerogel.errors import DataError, compose
 from aerogel.measure import Measurement, mean_std, size_bytes
 
 ONE_PER_IMAGE = "one-per-image.safetensors"
@@ -64,6 +66,26 @@ class Row:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return {**vars(self), "accuracy": self.accuracy.to_dict()}
+
+
+def read_row(data: Mapping[str, Any]) -> Row:
+    """Read what :meth:`Row.to_dict` returned.
+
+    Raises:
+        DataError: it is something else.
+    """
+    try:
+        row = Row(**{**data, "accuracy": Measurement.from_dict(data["accuracy"])})
+    except (TypeError, KeyError) as failure:
+        raise DataError(
+            compose("a row of a comparison", repr(failure), "give its command again")
+        ) from failure
+    counts = (row.label_bytes, row.backbone_bytes)
+    texts = isinstance(row.labels, str) and isinstance(row.images, str)
+    if not texts or type(row.rate) is not float or not all(type(n) is int and n >= 0 for n in counts):
+        got = show_value(dict(data))
+        raise DataError(compose("names, bytes and a rate in a row", got, "give its command again"))
+    return row
 
 
 class Comparison:
@@ -153,8 +175,10 @@ class Comparison:
             self.small_store(images, seed, data)
             return HardLabels()
         if kind == "one-per-image":
-            return OnePerImage(self.small_store(images, seed, data) / ONE_PER_IMAGE)
-        return StoredLabels(self.full_store(kind, images, seed, data), kind)
+            shape = (len(data), len(data.class_names))
+            return OnePerImage(self.small_store(images, seed, data) / ONE_PER_IMAGE, shape)
+        shape = (len(data), len(data.class_names))
+        return StoredLabels(self.full_store(kind, images, seed, data), kind, shape)
 
     def small_store(self, images: str, seed: int, data: TrainingSet) -> Path:
         """Write the hard labels and one soft label per image; return their folder."""

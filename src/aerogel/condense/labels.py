@@ -9,12 +9,13 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.views import ViewParameters, Views
+from aerogel.core.canonical import show_value
+from aerogel.core.documents import read_tensors
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.errors import IntegrityError, MismatchError, compose
 
@@ -111,9 +112,12 @@ class OnePerImage:
 
     name = "one-per-image"
 
-    def __init__(self, path: Path) -> None:
-        with safe_open(path, framework="pt") as stored:
-            self._labels = stored.get_tensor("labels").float()
+    def __init__(self, path: Path, shape: tuple[int, int] | None = None) -> None:
+        tensors, _ = read_tensors(path)
+        found = tensors.get("labels")
+        if found is None or not _holds_logits(found, 2, shape) or not bool(found.isfinite().all()):
+            raise _refuse(path, found, shape)
+        self._labels = found.float()
 
     def logits(self, batch: Batch) -> Tensor | None:
         """Return the log of the mixed class probabilities [B, classes], centred per row."""
@@ -127,18 +131,20 @@ class OnePerImage:
 class StoredLabels:
     """Read the label of every (epoch, sample) from safetensors shards, mapped into memory.
 
+    ``shape`` is (images, classes), which the shards must have; without it they must agree with each other.
+
     Raises:
+        IntegrityError: a shard is damaged, missing or of another shape.
         MismatchError: an epoch is asked for that was not stored.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, shape: tuple[int, int] | None = None) -> None:
         self.name = name
         self._starts: list[int] = []
         self._shards: list[Tensor] = []
-        for path in sorted(folder.glob("store-*.safetensors")):
-            with safe_open(path, framework="pt") as stored:
-                self._starts.append(int(stored.metadata()["first_epoch"]))
-                self._shards.append(stored.get_tensor("labels"))
+        for first, block in _read_shards(folder, shape):
+            self._starts.append(first)
+            self._shards.append(block)
         if not self._shards:
             raise IntegrityError(
                 compose("shards store-*.safetensors", f"none in {folder}", "store the labels again")
@@ -208,10 +214,44 @@ def store_labels(
 def stored_epochs(folder: Path) -> int:
     """Return how many epochs from 0 the shards in ``folder`` hold."""
     done = 0
-    for path in sorted(folder.glob("store-*.safetensors")):
-        with safe_open(path, framework="pt") as stored:
-            done = int(stored.metadata()["first_epoch"]) + stored.get_slice("labels").get_shape()[0]
+    for first, block in _read_shards(folder, None):
+        done = first + len(block)
     return done
+
+
+def _read_shards(folder: Path, shape: tuple[int, int] | None) -> Iterator[tuple[int, Tensor]]:
+    """Yield each shard's first epoch and labels [epochs, images, classes], in order and without gaps.
+
+    Raises:
+        IntegrityError: a shard is damaged, missing or of another shape than the others.
+    """
+    done = 0
+    for path in sorted(folder.glob("store-*.safetensors")):
+        tensors, facts = read_tensors(path)
+        block = tensors.get("labels")
+        if block is None or not _holds_logits(block, 3, shape):
+            raise _refuse(path, block, shape)
+        if facts.get("first_epoch") != str(done):
+            raise IntegrityError(
+                compose(
+                    f"labels from epoch {done} on in {path}",
+                    f"from {show_value(facts.get('first_epoch'))}",
+                    "store them again",
+                )
+            )
+        yield done, block
+        done, shape = done + len(block), (block.shape[1], block.shape[2])
+
+
+def _holds_logits(found: Tensor, dims: int, shape: tuple[int, int] | None) -> bool:
+    whole = found.is_floating_point() and found.ndim == dims and found.numel() > 0
+    return whole and (shape is None or tuple(found.shape[-2:]) == tuple(shape))
+
+
+def _refuse(path: Path, found: Tensor | None, shape: tuple[int, int] | None) -> IntegrityError:
+    wanted = "" if shape is None else f" of {shape[0]:,} images and {shape[1]:,} classes"
+    got = "none" if found is None else f"{found.dtype} {list(found.shape)}"
+    return IntegrityError(compose(f"finite logits{wanted} in {path}", got, "store the labels again"))
 
 
 def save_one_per_image(path: Path, source: nn.Module, images: Tensor, dtype: torch.dtype) -> None:

@@ -16,11 +16,13 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from aerogel.condense.config import ProjectorConfig
 from aerogel.condense.families import Backbone
+from aerogel.core.canonical import show_value
+from aerogel.core.documents import read_object, read_tensors
 from aerogel.core.folders import write_bytes_atomic, write_text_atomic
 from aerogel.core.randomness import seed_torch
 from aerogel.errors import IntegrityError, MismatchError, compose
@@ -29,6 +31,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
 _HEAD = "head"
+_LARGEST = 2**31
 
 
 class Projector(nn.Module):
@@ -167,20 +170,13 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
         IntegrityError: the adapter's files are damaged.
         MismatchError: the adapter belongs to another backbone or another number of classes.
     """
-    try:
-        stored = load_file(folder / ADAPTER_WEIGHTS)
-    except Exception as failure:
-        raise IntegrityError(
-            compose(
-                "a safetensors adapter", f"{folder / ADAPTER_WEIGHTS}: {failure}", "fetch the folder again"
-            )
-        ) from failure
+    stored, _ = read_tensors(folder / ADAPTER_WEIGHTS)
+    lora = _read_lora(folder / ADAPTER_CONFIG)
+    _require_fit(projector, lora, stored, folder)
     try:
         with seed_torch(0):
-            adapted = get_peft_model(projector, _read_lora(folder / ADAPTER_CONFIG))
+            adapted = get_peft_model(projector, lora)
     except (RuntimeError, ValueError) as failure:
-        if isinstance(failure, IntegrityError):
-            raise
         raise MismatchError(
             compose(
                 "an adapter made for this backbone and these classes",
@@ -188,6 +184,15 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
                 "load the backbone named in the manifest",
             )
         ) from failure
+    odd = sorted(key for key, value in stored.items() if not _is_sound(value))
+    if odd:
+        raise IntegrityError(
+            compose(
+                f"finite floating-point numbers in {folder / ADAPTER_WEIGHTS}",
+                f"others in {show_value(odd[:3])}",
+                "fetch the folder again",
+            )
+        )
     expected = {
         key: value.shape
         for key, value in get_peft_model_state_dict(adapted, save_embedding_layers=False).items()
@@ -198,7 +203,7 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
         raise MismatchError(
             compose(
                 f"an adapter with the {len(expected)} tensors of this backbone and these classes",
-                f"{len(found)} tensors, differing in {', '.join(wrong[:3])}",
+                f"{len(found)} tensors in {folder / ADAPTER_WEIGHTS}, differing in {', '.join(wrong[:3])[:300]}",
                 "load the backbone named in the manifest",
             )
         )
@@ -206,24 +211,64 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
     return adapted.float().eval().requires_grad_(False)
 
 
+def _is_sound(value: Tensor) -> bool:
+    return value.is_floating_point() and bool(value.isfinite().all())
+
+
+def _require_fit(projector: Projector, lora: LoraConfig, stored: dict[str, Tensor], folder: Path) -> None:
+    """Check that the layers exist and that the file holds their factors, before memory is taken for them.
+
+    Raises:
+        MismatchError: it is not so.
+    """
+    layers = dict(projector.named_modules())
+    targets = set(lora.target_modules or ())
+    foreign = sorted(targets - layers.keys())
+    needed = 0
+    for name in targets & layers.keys():
+        weight = getattr(layers[name], "weight", None)
+        if isinstance(weight, Tensor) and weight.ndim > 1:
+            rank = (lora.rank_pattern or {}).get(name, lora.r)
+            needed += rank * (weight[0].numel() + len(weight))
+    held = sum(value.numel() for value in stored.values())
+    if foreign or needed > held:
+        got = f"layers {show_value(foreign)} that it lacks" if foreign else f"ranks that need {needed:,}"
+        raise MismatchError(
+            compose(
+                f"a change of this backbone within the {held:,} numbers of {folder / ADAPTER_WEIGHTS}",
+                f"{got} in {folder / ADAPTER_CONFIG}",
+                "load the backbone named in the manifest",
+            )
+        )
+
+
 def _read_lora(path: Path) -> LoraConfig:
     """Read what :func:`adapt` sets and nothing else: other settings of peft's can import modules."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        targets = data["target_modules"]
-        if data["peft_type"] != "LORA" or not isinstance(targets, list):
+        data = read_object(path)
+        targets, saved = data["target_modules"], data["modules_to_save"]
+        ranks, alphas = data["rank_pattern"], data["alpha_pattern"]
+        if data["peft_type"] != "LORA" or not isinstance(targets, list) or not targets:
             raise ValueError("no LoRA on listed layers")
+        if not all(isinstance(target, str) for target in targets) or saved not in (None, [], [_HEAD]):
+            raise ValueError("layers that are not named as written here")
+        # peft takes the keys for regular expressions, and a hostile one can take for ever.
+        if not {*ranks, *alphas} <= {_HEAD}:
+            raise ValueError(f"ranks of other layers than {_HEAD}")
+        numbers = (data["r"], data["lora_alpha"], *ranks.values(), *alphas.values())
+        if not all(type(number) is int and 0 < number < _LARGEST for number in numbers):
+            raise ValueError("ranks that are no numbers from 1 up")
         return LoraConfig(
-            r=int(data["r"]),
-            lora_alpha=int(data["lora_alpha"]),
-            target_modules=[str(target) for target in targets],
-            modules_to_save=[_HEAD] if data["modules_to_save"] else None,
-            rank_pattern={str(key): int(value) for key, value in data["rank_pattern"].items()},
-            alpha_pattern={str(key): int(value) for key, value in data["alpha_pattern"].items()},
+            r=data["r"],
+            lora_alpha=data["lora_alpha"],
+            target_modules=targets,
+            modules_to_save=[_HEAD] if saved else None,
+            rank_pattern=ranks,
+            alpha_pattern=alphas,
             bias="all",
             lora_dropout=0.0,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
+    except (ValueError, KeyError, TypeError, AttributeError) as failure:
         raise IntegrityError(
             compose("the config of a LoRA adapter", f"{path}: {failure}", "fetch the folder again")
         ) from failure

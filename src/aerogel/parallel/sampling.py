@@ -16,6 +16,7 @@ from aerogel.errors import ConfigError, DataError, compose
 
 Pictures = npt.NDArray[np.float32]
 
+_FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
 _OURS = "ClassConditionalPipeline"
 _TIMED = ("num_inference_steps", "generator", "output_type")
 
@@ -56,8 +57,10 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
     numbers = "dtype" if _has_dtype() else "torch_dtype"
     try:
         with quiet_loading():
-            pipe = kind.from_pretrained(model, **{numbers: dtype})
-    except (OSError, ValueError) as error:
+            pipe = kind.from_pretrained(
+                model, use_safetensors=True, trust_remote_code=False, **{numbers: dtype}
+            )
+    except _FAILURES as error:
         raise DataError(
             compose(
                 "a diffusers pipeline: a folder with model_index.json, or a hub name",

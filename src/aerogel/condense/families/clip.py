@@ -45,7 +45,8 @@ def embed_classes(model: Any, tokenizer: Any, names: tuple[str, ...], templates:
     """Return one unit row [classes, d] per class: the mean over the templates of its unit text embeddings."""
     rows = []
     for name in names:
-        prompts = [template.format(name) for template in templates]
+        # Replaced, not formatted: a template comes with the archive, and a format can ask for attributes.
+        prompts = [template.replace("{}", name) for template in templates]
         tokens = tokenizer(prompts, padding=True, return_tensors="pt")
         with torch.no_grad():
             pooled = model.text_model(
