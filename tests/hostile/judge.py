@@ -24,7 +24,7 @@ from tests.hostile.mutate import Mutation
 
 MOST_SECONDS = 2.0
 MOST_BYTES = 200 * 2**20
-LONGEST_MESSAGE = 8000
+LONGEST_MESSAGE = 10_000
 
 
 @dataclass
@@ -58,7 +58,7 @@ def judge(subject: Subject, mutation: Mutation, tmp_path: Path) -> str:
         assert not mutation.harmless, refusal
         words = (*mutation.about, str(copy))
         assert any(word in refusal for word in words), f"none of {words} in: {refusal}"
-        assert "expected" in refusal and "what to do" in refusal, refusal
+        assert "expected" in refusal, refusal
         assert len(refusal) <= LONGEST_MESSAGE, f"a message of {len(refusal):,} characters"
     assert digest(subject.load(subject.folder)) == expected, "the untouched archive does not load as before"
     return "loaded" if refusal is None else "refused"

@@ -53,6 +53,10 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
         return load_pipeline(model, dtype=dtype).to(device)
     from diffusers import DiffusionPipeline
 
+    from aerogel.zoo.inspection import inspect_pipeline
+
+    if Path(model).is_dir():
+        inspect_pipeline(Path(model))
     kind = ClassConditionalPipeline if _read_class(model) == _OURS else DiffusionPipeline
     numbers = "dtype" if _has_dtype() else "torch_dtype"
     try:

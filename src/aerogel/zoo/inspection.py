@@ -14,11 +14,12 @@ from aerogel.core.manifests import find_name_fault
 from aerogel.errors import DataError, IntegrityError, compose
 
 _CONFIG = "config.json"
+_PIPELINE = "model_index.json"
 _INDEX = "model.safetensors.index.json"
 _ADAPTER = "adapter_config.json"
 _MOST_BYTES = 1 << 26
 _MOST = 10**6
-_REPEATED = re.compile(r"layers|depth|num_\w*(outputs|embeddings|stages|blocks)")
+_REPEATED = re.compile(r"layers|depth|num_multimask_outputs|num_point_embeddings")
 _SIZES = re.compile(r"^num_|size|dim|width|heads|channels|rank")
 _KERNEL = re.compile(r"implementation$")
 
@@ -46,6 +47,44 @@ def inspect_folder(folder: Path) -> None:
         )
 
 
+def inspect_pipeline(folder: Path) -> None:
+    """Check the folder of a pipeline of diffusers: its index, and the config of each part, before building.
+
+    Raises:
+        DataError: a part is of a class that neither diffusers nor transformers brings, or as for
+            :func:`inspect_folder`.
+    """
+    index = _read(folder / _PIPELINE)
+    if not isinstance(index.get("_class_name"), str) or not index["_class_name"].isidentifier():
+        raise _refuse(folder, f"the name of a class of diffusers in {_PIPELINE}", index.get("_class_name"))
+    for name, part in index.items():
+        if name.startswith("_") or name == "class_names" or not isinstance(part, list) or len(part) != 2:
+            continue
+        if part == [None, None] or not all(isinstance(each, str) or each is None for each in part):
+            continue
+        if not name.isidentifier() or not _is_library(part[0]) or not str(part[1]).isidentifier():
+            raise _refuse(folder, f"a class of diffusers or transformers as {name} in {_PIPELINE}", part)
+        for place in sorted((folder / name).glob("*config.json")):
+            _check_config(folder / name, _read(place))
+        if os.path.lexists(folder / name / _ADAPTER):
+            raise _refuse(folder / name, "a whole model", f"an adapter ({_ADAPTER})")
+
+
+def _is_library(name: str | None) -> bool:
+    """Tell whether a part comes from a library that is known, or from a pipeline's own module there."""
+    if name in ("diffusers", "transformers"):
+        return True
+    return isinstance(name, str) and name.isidentifier() and name in _list_pipelines()
+
+
+def _list_pipelines() -> set[str]:
+    from pkgutil import iter_modules
+
+    import diffusers.pipelines
+
+    return {module.name for module in iter_modules(diffusers.pipelines.__path__) if module.ispkg}
+
+
 def _read(path: Path) -> dict[str, Any]:
     try:
         with os.fdopen(open_regular(os.path.realpath(path)), "rb") as file:
@@ -67,8 +106,9 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
         numbers = [each for each in values if type(each) in (int, float)]
         most = max(tensors, 1) if _REPEATED.search(key) and tensors else _MOST
         bounded = _REPEATED.search(key) or _SIZES.search(key)
+        least = 0 if _REPEATED.search(key) else -_MOST
         if len(values) > _MOST or (
-            bounded and not all(0 <= each <= (_MOST if type(each) is float else most) for each in numbers)
+            bounded and not all(least <= each <= (_MOST if type(each) is float else most) for each in numbers)
         ):
             raise _refuse(folder, f"{key} from 0 to {most:,}", value)
         if _KERNEL.search(key) and isinstance(value, str) and "/" in value:
