@@ -262,7 +262,7 @@ TABLES = [
     pictures("larger", lambda png: encode("PNG", (64, 64))),
     pictures("cut", lambda png: png[: len(png) // 2]),
     pictures("empty", lambda png: b""),
-    pictures("null", lambda png: None),
+    pictures("no-bytes", lambda png: None),
     column("image-null", lambda rows: [None, *rows[1:]]),
     column("image-text", lambda rows: ["x"] * len(rows), pa.string()),
     column(

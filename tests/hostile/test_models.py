@@ -55,7 +55,7 @@ def stock(slimmed: Slimmed, other_slimmed: Slimmed) -> Subject:
 
 
 def vision(name: str, **values: Any) -> Mutation:
-    about = (*values, CONFIG)
+    about = (*values, CONFIG, "channels", "image size")
     return edited(f"vision-{name}", CONFIG, lambda data: data["vision_config"].update(values), about)
 
 

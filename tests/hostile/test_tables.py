@@ -184,6 +184,7 @@ LABELS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("change", [*SHARED, *LABELS], ids=[each.name for each in [*SHARED, *LABELS]])
 def test_a_mutated_table_is_refused_or_gives_the_same_images(
     change: Mutation, labelled: Subject, tmp_path: Path
@@ -191,6 +192,7 @@ def test_a_mutated_table_is_refused_or_gives_the_same_images(
     judge(labelled, change, tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 @pytest.mark.parametrize("change", SHARED, ids=[each.name for each in SHARED])
 def test_a_mutated_table_is_refused_or_gives_the_same_photos(
     change: Mutation, photos: Subject, tmp_path: Path

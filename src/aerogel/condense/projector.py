@@ -203,7 +203,7 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
         raise MismatchError(
             compose(
                 f"an adapter with the {len(expected)} tensors of this backbone and these classes",
-                f"{len(found)} tensors in {folder / ADAPTER_WEIGHTS}, differing in {', '.join(wrong[:3])[:300]}",
+                f"{len(found)} in {folder / ADAPTER_WEIGHTS}, differing in {', '.join(wrong[:3])[:300]}",
                 "load the backbone named in the manifest",
             )
         )

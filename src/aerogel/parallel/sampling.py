@@ -16,7 +16,16 @@ from aerogel.errors import ConfigError, DataError, compose
 
 Pictures = npt.NDArray[np.float32]
 
-_FAILURES = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, ImportError)
+_FAILURES = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    ImportError,
+)
 _OURS = "ClassConditionalPipeline"
 _TIMED = ("num_inference_steps", "generator", "output_type")
 
@@ -64,6 +73,7 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
             pipe = kind.from_pretrained(
                 model, use_safetensors=True, trust_remote_code=False, **{numbers: dtype}
             )
+            return pipe.to(device)
     except _FAILURES as error:
         raise DataError(
             compose(
@@ -72,7 +82,6 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
                 "check the name and the network; aerogel/fashion-unet needs none",
             )
         ) from error
-    return pipe.to(device)
 
 
 def _has_dtype() -> bool:

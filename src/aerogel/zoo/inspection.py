@@ -113,6 +113,8 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
             raise _refuse(folder, f"{key} from 0 to {most:,}", value)
         if _KERNEL.search(key) and isinstance(value, str) and "/" in value:
             raise _refuse(folder, f"{key} that needs no code of the hub's", value)
+        if key == "vision_config":
+            raise _refuse(folder, "settings of an image encoder (vision_config)", value)
         if key == "quantization_config" and value is not None:
             raise _refuse(folder, "weights that are not quantised", value)
 

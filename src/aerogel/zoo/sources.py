@@ -114,7 +114,7 @@ def _is_mistyped(source: str) -> bool:
 
 
 def _resolve_path(path: Path) -> Source:
-    if path.is_file() and path.suffix != ".parquet":
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".parquet"):
         remedy = "give the folder that holds the images, or a .parquet file"
         raise DataError(
             compose("an image folder, a folder of IDX files or parquet", f"the file {path}", remedy)
