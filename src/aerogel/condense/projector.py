@@ -235,7 +235,7 @@ def _require_fit(projector: Projector, lora: LoraConfig, stored: dict[str, Tenso
         got = f"layers {show_value(foreign)} that it lacks" if foreign else f"ranks that need {needed:,}"
         raise MismatchError(
             compose(
-                f"a change of this backbone within the {held:,} numbers of {folder / ADAPTER_WEIGHTS}",
+                f"an adapter of this backbone within the {held:,} numbers of {folder / ADAPTER_WEIGHTS}",
                 f"{got} in {folder / ADAPTER_CONFIG}",
                 "load the backbone named in the manifest",
             )

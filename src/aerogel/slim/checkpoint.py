@@ -101,8 +101,8 @@ def measure_checkpoint(trained: Mapping[str, Tensor], *, ema: bool) -> int:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    tensors, texts = read_tensors(path)
     try:
+        tensors, texts = read_tensors(path)
         facts = parse_json(texts[_FACTS].encode())
         if not isinstance(facts["identity"], dict):
             raise ValueError("no identity")
