@@ -163,7 +163,7 @@ def load_generator(data: CondensedSet, backbone: Backbone) -> nn.Module:
     ):
         raise MismatchError(
             compose(
-                f"the label generator to give the logits (probe) recorded in the manifest of {data.folder}",
+                f"the label generator to give the logits recorded in the manifest of {data.folder} (probe)",
                 f"logits that differ by up to {float((found - probe).abs().max()):.3g}"
                 if found.shape == probe.shape
                 else f"logits of shape {tuple(found.shape)}",

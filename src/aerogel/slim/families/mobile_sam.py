@@ -248,7 +248,7 @@ def load_mobile_sam(
     names = {name: name if saved else publish_name(name) for name in outline}
     if saved:
         names[_SHARED[1]] = _SHARED[0]  # one tensor under two names, of which transformers stores the first
-    _require_fit(outline, stored, names, path)
+    _require_shapes(outline, stored, names, path)
     model: Any = MobileSamModel(config)
     model.load_state_dict({name: stored[theirs] for name, theirs in names.items()}, strict=True)
     loaded: MobileSamModel = model.to(dtype=dtype).eval()
@@ -327,7 +327,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from failure
 
 
-def _require_fit(
+def _require_shapes(
     outline: dict[str, Tensor], stored: dict[str, Tensor], names: dict[str, str], path: Path
 ) -> None:
     """Check that each of the model's names stands for a stored weight of its shape, and all are used."""
