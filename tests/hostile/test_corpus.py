@@ -9,7 +9,14 @@ import pytest
 
 from aerogel.core.folders import seal_folder, verify_folder
 from aerogel.errors import IntegrityError
-from tests.hostile import test_condensed, test_models, test_runs, test_stored_networks, test_tables
+from tests.hostile import (
+    test_condensed,
+    test_folders,
+    test_models,
+    test_runs,
+    test_stored_networks,
+    test_tables,
+)
 from tests.hostile.judge import Subject, judge, listing
 from tests.hostile.mutate import Mutation, mutation, sign
 
@@ -21,8 +28,8 @@ BY_LOADER: dict[str, list[Mutation]] = {
     "runs of condense": test_runs.RUN,
     "runs of slim": test_runs.SLIMMING,
     "stored labels": [*test_runs.STORES, *test_runs.SINGLES],
-    "checkpoints": [*test_runs.CHECKPOINTS, *test_runs.ALIGNED, *test_runs.STAGES],
-    "folders": test_runs.PLAIN,
+    "checkpoints": [*test_runs.CHECKPOINTS, *test_runs.ALIGNED, *test_folders.STAGES],
+    "folders": test_folders.PLAIN,
     "flexible segmenters": test_models.FLEX,
     "stock segmenters": test_models.STOCK,
     "mobile segmenters": test_models.MOBILE,

@@ -115,7 +115,7 @@ def read_images(
         if table.column("source_id").null_count:
             raise ValueError("images without source_id")
         ids = tuple(table.column("source_id").to_pylist())
-        images = torch.stack([_decode(row["bytes"], channels, size) for row in rows])
+        pixels = torch.stack([_decode(row["bytes"], channels, size) for row in rows])
     except (pa.ArrowException, RuntimeError, AttributeError, *FAILURES) as failure:
         raise IntegrityError(
             compose(
@@ -132,7 +132,7 @@ def read_images(
                 "fetch the folder again",
             )
         )
-    return StoredImages(images, labels, ids)
+    return StoredImages(pixels, labels, ids)
 
 
 def _require_table(

@@ -133,7 +133,7 @@ def _check_losses(path: Path, tensors: dict[str, Tensor], facts: dict[str, str])
     """Return the losses in a checkpoint, once they are numbers and the tensors are those that were saved."""
     try:
         found = parse_json(facts["fit"].encode())
-        losses = found["losses"]
+        losses: list[float] = found["losses"]
         sound = isinstance(losses, list) and all(type(loss) is float for loss in losses)
         # Those written before there were check sums have none.
         sound = sound and found.get("check", digest_tensors(tensors)) == digest_tensors(tensors)
