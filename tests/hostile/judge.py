@@ -9,7 +9,7 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from aerogel.errors import AerogelError
@@ -25,6 +26,7 @@ from tests.hostile.mutate import Mutation
 MOST_SECONDS = 2.0
 MOST_BYTES = 200 * 2**20
 LONGEST_MESSAGE = 10_000
+EVERY = 5
 
 
 @dataclass
@@ -39,6 +41,14 @@ class Subject:
     def expected(self) -> str:
         """Return the hash of what the loader makes of the untouched archive."""
         return digest(self.load(self.folder))
+
+
+def offer(corpus: Sequence[Mutation]) -> list[Any]:
+    """Return a corpus as the cases of a test, every fifth for each run and the others for the long one."""
+    return [
+        pytest.param(each, id=each.name, marks=() if number % EVERY == 0 else pytest.mark.slow)
+        for number, each in enumerate(corpus)
+    ]
 
 
 def judge(subject: Subject, mutation: Mutation, tmp_path: Path) -> str:

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from aerogel.condense.condensed import load_condensed
-from tests.hostile.judge import Subject, judge
+from tests.hostile.judge import Subject, judge, offer
 from tests.hostile.manifests import hostile_manifests
 from tests.hostile.mutate import (
     Edit,
@@ -340,6 +340,6 @@ CORPUS = [
 ]
 
 
-@pytest.mark.parametrize("change", CORPUS, ids=[each.name for each in CORPUS])
+@pytest.mark.parametrize("change", offer(CORPUS))
 def test_a_mutated_set_is_refused_or_is_the_same(change: Mutation, subject: Subject, tmp_path: Path) -> None:
     judge(subject, change, tmp_path)

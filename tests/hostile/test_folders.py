@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from aerogel.core.stages import Stage, run_stage
-from tests.hostile.judge import Subject, judge
+from tests.hostile.judge import Subject, judge, offer
 from tests.hostile.manifests import hostile_manifests
 from tests.hostile.mutate import Mutation, cuts, edited, hostile_json, misplaced
 
@@ -60,7 +60,7 @@ STAGES = [
 ]
 
 
-@pytest.mark.parametrize("change", STAGES, ids=[each.name for each in STAGES])
+@pytest.mark.parametrize("change", offer(STAGES))
 def test_a_mutated_record_is_refused_or_the_stage_ends_the_same(
     change: Mutation, stages: Subject, tmp_path: Path
 ) -> None:
@@ -86,7 +86,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Subject:
     return Subject(place / "one", place / "other", lambda folder: verify_folder(folder, "test").to_dict())
 
 
-@pytest.mark.parametrize("change", PLAIN, ids=[each.name for each in PLAIN])
+@pytest.mark.parametrize("change", offer(PLAIN))
 def test_a_mutated_folder_is_refused_or_is_the_same(
     change: Mutation, folders: Subject, tmp_path: Path
 ) -> None:

@@ -13,7 +13,7 @@ import torch
 from aerogel.parallel.sampling import open_pipeline
 from aerogel.slim.families.opening import open_model
 from aerogel.slim.plan import load_plan
-from tests.hostile.judge import Subject, judge
+from tests.hostile.judge import Subject, judge, offer
 from tests.hostile.mutate import (
     Edit,
     Mutation,
@@ -130,14 +130,14 @@ FLEX = [
 STOCK = [*DAMAGE, *MADE_TO_FIT[::3]]
 
 
-@pytest.mark.parametrize("change", FLEX, ids=[each.name for each in FLEX])
+@pytest.mark.parametrize("change", offer(FLEX))
 def test_a_mutated_flexible_model_is_refused_or_is_the_same(
     change: Mutation, flex: Subject, tmp_path: Path
 ) -> None:
     judge(flex, change, tmp_path)
 
 
-@pytest.mark.parametrize("change", STOCK, ids=[each.name for each in STOCK])
+@pytest.mark.parametrize("change", offer(STOCK))
 def test_a_mutated_stock_model_is_refused_or_is_the_same(
     change: Mutation, stock: Subject, tmp_path: Path
 ) -> None:
@@ -169,7 +169,7 @@ MOBILE = [
 ]
 
 
-@pytest.mark.parametrize("change", MOBILE, ids=[each.name for each in MOBILE])
+@pytest.mark.parametrize("change", offer(MOBILE))
 def test_a_mutated_mobile_model_is_refused_or_is_the_same(
     change: Mutation, mobiles: Subject, tmp_path: Path
 ) -> None:
@@ -224,7 +224,7 @@ PLANS = [
 ]
 
 
-@pytest.mark.parametrize("change", PLANS, ids=[each.name for each in PLANS])
+@pytest.mark.parametrize("change", offer(PLANS))
 def test_a_mutated_plan_is_refused_or_is_the_same(change: Mutation, plans: Subject, tmp_path: Path) -> None:
     judge(plans, change, tmp_path)
 
@@ -316,7 +316,7 @@ PIPELINES = [
 ]
 
 
-@pytest.mark.parametrize("change", PIPELINES, ids=[each.name for each in PIPELINES])
+@pytest.mark.parametrize("change", offer(PIPELINES))
 def test_a_mutated_pipeline_is_refused_or_is_the_same(
     change: Mutation, pipelines: Subject, tmp_path: Path
 ) -> None:

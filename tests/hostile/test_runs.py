@@ -15,7 +15,7 @@ from aerogel.condense.fit import fit
 from aerogel.condense.labels import OnePerImage, StoredLabels, stored_epochs
 from aerogel.slim.account import open_run as open_slimming
 from aerogel.slim.checkpoint import Ledger, load_checkpoint, save_checkpoint
-from tests.hostile.judge import Subject, judge
+from tests.hostile.judge import Subject, judge, offer
 from tests.hostile.mutate import (
     Mutation,
     cuts,
@@ -108,7 +108,7 @@ RUN = [
 ]
 
 
-@pytest.mark.parametrize("change", RUN, ids=[each.name for each in RUN])
+@pytest.mark.parametrize("change", offer(RUN))
 def test_a_mutated_run_is_refused_or_is_the_same(change: Mutation, runs: Subject, tmp_path: Path) -> None:
     judge(runs, change, tmp_path)
     assert not (Path.cwd() / "trapped").exists()
@@ -136,7 +136,7 @@ SLIMMING = [
 ]
 
 
-@pytest.mark.parametrize("change", SLIMMING, ids=[each.name for each in SLIMMING])
+@pytest.mark.parametrize("change", offer(SLIMMING))
 def test_a_mutated_slimming_is_refused_or_is_the_same(
     change: Mutation, slimmings: Subject, tmp_path: Path
 ) -> None:
@@ -176,7 +176,7 @@ STORES = [
 ]
 
 
-@pytest.mark.parametrize("change", STORES, ids=[each.name for each in STORES])
+@pytest.mark.parametrize("change", offer(STORES))
 def test_mutated_labels_are_refused_or_are_the_same(
     change: Mutation, stores: Subject, tmp_path: Path
 ) -> None:
@@ -198,7 +198,7 @@ def singles(condensed: Condensed, other_condensed: Condensed) -> Subject:
 SINGLES = [*cuts(ONE), *flips(ONE, (0, 1, 7, 8, 9)), *misplaced(ONE), swapped(ONE), *hostile_safetensors(ONE)]
 
 
-@pytest.mark.parametrize("change", SINGLES, ids=[each.name for each in SINGLES])
+@pytest.mark.parametrize("change", offer(SINGLES))
 def test_mutated_labels_per_image_are_refused_or_are_the_same(
     change: Mutation, singles: Subject, tmp_path: Path
 ) -> None:
@@ -285,7 +285,7 @@ CHECKPOINTS = [
 ]
 
 
-@pytest.mark.parametrize("change", CHECKPOINTS, ids=[each.name for each in CHECKPOINTS])
+@pytest.mark.parametrize("change", offer(CHECKPOINTS))
 def test_a_mutated_checkpoint_is_refused_or_goes_on_the_same(
     change: Mutation, checkpoints: Subject, tmp_path: Path
 ) -> None:
@@ -321,7 +321,7 @@ ALIGNED = [
 ]
 
 
-@pytest.mark.parametrize("change", ALIGNED, ids=[each.name for each in ALIGNED])
+@pytest.mark.parametrize("change", offer(ALIGNED))
 def test_a_mutated_state_of_aligning_is_refused_or_is_the_same(
     change: Mutation, aligned: Subject, tmp_path: Path
 ) -> None:

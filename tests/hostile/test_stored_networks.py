@@ -11,7 +11,7 @@ import pytest
 from aerogel.condense.graduate import load_trained, save_student
 from aerogel.condense.student import build_student
 from aerogel.condense.teacher import identify_import, import_teacher
-from tests.hostile.judge import Subject, judge
+from tests.hostile.judge import Subject, judge, offer
 from tests.hostile.manifests import hostile_manifests
 from tests.hostile.mutate import (
     Mutation,
@@ -133,7 +133,7 @@ TEACHER = [
 ]
 
 
-@pytest.mark.parametrize("change", TEACHER, ids=[each.name for each in TEACHER])
+@pytest.mark.parametrize("change", offer(TEACHER))
 def test_a_mutated_teacher_is_refused_or_is_the_same(
     change: Mutation, teachers: Subject, tmp_path: Path
 ) -> None:
@@ -164,7 +164,7 @@ STUDENT = [
 ]
 
 
-@pytest.mark.parametrize("change", STUDENT, ids=[each.name for each in STUDENT])
+@pytest.mark.parametrize("change", offer(STUDENT))
 def test_a_mutated_student_is_refused_or_is_the_same(
     change: Mutation, students: Subject, tmp_path: Path
 ) -> None:
@@ -265,7 +265,7 @@ CLASSIFIER = [
 ]
 
 
-@pytest.mark.parametrize("change", CLASSIFIER, ids=[each.name for each in CLASSIFIER])
+@pytest.mark.parametrize("change", offer(CLASSIFIER))
 def test_a_mutated_classifier_is_refused_or_is_the_same(
     change: Mutation, classifiers: Subject, tmp_path: Path
 ) -> None:

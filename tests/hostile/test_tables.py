@@ -17,7 +17,7 @@ from PIL import Image
 
 from aerogel.zoo.photos import open_photos
 from aerogel.zoo.sources import load_images
-from tests.hostile.judge import Subject, judge
+from tests.hostile.judge import Subject, judge, offer
 from tests.hostile.mutate import (
     Mutation,
     boobytrap,
@@ -185,7 +185,7 @@ LABELS = [
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-@pytest.mark.parametrize("change", [*SHARED, *LABELS], ids=[each.name for each in [*SHARED, *LABELS]])
+@pytest.mark.parametrize("change", offer([*SHARED, *LABELS]))
 def test_a_mutated_table_is_refused_or_gives_the_same_images(
     change: Mutation, labelled: Subject, tmp_path: Path
 ) -> None:
@@ -193,7 +193,7 @@ def test_a_mutated_table_is_refused_or_gives_the_same_images(
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
-@pytest.mark.parametrize("change", SHARED, ids=[each.name for each in SHARED])
+@pytest.mark.parametrize("change", offer(SHARED))
 def test_a_mutated_table_is_refused_or_gives_the_same_photos(
     change: Mutation, photos: Subject, tmp_path: Path
 ) -> None:
