@@ -32,13 +32,27 @@ def other_condensed(tmp_path_factory: pytest.TempPathFactory) -> Condensed:
     return _condense(tmp_path_factory.mktemp("other-condensed") / "run", data)
 
 
-def _condense(out: Path, data: Any) -> Condensed:
+@pytest.fixture(scope="session")
+def coded_condensed(tmp_path_factory: pytest.TempPathFactory) -> Condensed:
+    """Return a run whose label generator is stored as codes of a byte."""
+    from tests.unit.condense import tiny
+
+    place = tmp_path_factory.mktemp("coded-condensed")
+    return _condense(place / "run", tiny.sources(), labels=("generator",), dtype="int8")
+
+
+def _condense(
+    out: Path,
+    data: Any,
+    labels: tuple[str, ...] = ("generator", "stored-fp16", "one-per-image", "hard"),
+    **projector: Any,
+) -> Condensed:
     from aerogel.condense.api import condense
     from tests.unit.condense import tiny
 
     settings = tiny.config(
-        projector={"fit": {"epochs": 8, "batch_size": 16, "lr": 0.02}},
-        student={"labels": ["generator", "stored-fp16", "one-per-image", "hard"]},
+        projector={"fit": {"epochs": 8, "batch_size": 16, "lr": 0.02}, **projector},
+        student={"labels": list(labels)},
     )
     return condense(data.train, test=data.test, config=settings, out=out)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 from aerogel.condense.graduate import load_trained, save_student
 from aerogel.condense.student import build_student
@@ -103,8 +105,9 @@ def poison(folder: Path, other: Path) -> None:
     """Put numbers that are none into the weights."""
     from safetensors.torch import load_file, save_file
 
-    weights = load_file(folder / LAST)
-    save_file({key: value * float("nan") for key, value in weights.items()}, folder / LAST)
+    path = next(each for each in (folder / LAST, folder / "student.safetensors") if each.exists())
+    weights = load_file(path)
+    save_file({key: value * float("nan") for key, value in weights.items()}, path)
 
 
 TEACHER = [
@@ -169,6 +172,62 @@ def test_a_mutated_student_is_refused_or_is_the_same(
     change: Mutation, students: Subject, tmp_path: Path
 ) -> None:
     judge(students, change, tmp_path)
+
+
+BORROWED = {"resnet50": 4, "mobilenet-v2": 4, "vit-t": 6, "swin-t": 6}
+OF_NETWORK = [
+    (network, change)
+    for network in BORROWED
+    for change in (
+        says("width-billion", "student.json", width=12 * 10**8),
+        says("width-other", "student.json", width=2 * BORROWED[network]),
+        says("width-zero", "student.json", width=0),
+        says("width-null", "student.json", width=None),
+        says("depth-billion", "student.json", depth=10**9),
+        says("size-other", "student.json", size=96),
+        says("size-large", "student.json", size=4096),
+        says("channels-other", "student.json", channels=3),
+        says("names-many", "student.json", class_names=[f"{n}" for n in range(100_000)]),
+        says("network-other", "student.json", network="resnet18"),
+        *hostile_safetensors("student.safetensors")[::4],
+        mutation("not-a-number", "student.safetensors", poison),
+    )
+    # The weights of MobileNet-V2 do not tell the size of the images.
+    if not (network == "mobilenet-v2" and "size-" in change.name)
+]
+
+
+@pytest.fixture(scope="session")
+def borrowed(condensed: Condensed, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Subject]:
+    place = tmp_path_factory.mktemp("borrowed")
+    data, known = condensed.pipeline.training_set, condensed.config.student
+    for network, width in BORROWED.items():
+        config = replace(known, network=network, width=width)
+        (place / network).mkdir()
+        save_student(build_student(data, config, 0), data, config, place / network)
+    return {
+        network: Subject(place / network, place / network, load_student_and_classify) for network in BORROWED
+    }
+
+
+def load_student_and_classify(folder: Path) -> Any:
+    """Return all of a stored student, and its logits: tables that are not stored show there."""
+    trained = load_trained(folder)
+    images = torch.linspace(0, 1, 64).reshape(1, 1, 8, 8)
+    return [load_student(folder), trained.classifier(images) if trained.size == 8 else None]
+
+
+@pytest.mark.parametrize(
+    ("network", "change"),
+    [
+        pytest.param(*pair, id=f"{pair[0]}-{pair[1].name}", marks=case.marks)
+        for pair, case in zip(OF_NETWORK, offer([each for _, each in OF_NETWORK]), strict=True)
+    ],
+)
+def test_a_mutated_student_of_another_network_is_refused_or_is_the_same(
+    network: str, change: Mutation, borrowed: dict[str, Subject], tmp_path: Path
+) -> None:
+    judge(borrowed[network], change, tmp_path)
 
 
 @pytest.fixture(scope="session")

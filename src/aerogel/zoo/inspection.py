@@ -24,6 +24,7 @@ _ADDED_UP = re.compile(r"depths|repeats")
 # What widths and numbers of layers are multiplied by; the largest published EfficientNet has 5.3.
 _FACTOR = re.compile(r"coefficient|multiplier")
 _LARGEST_FACTOR = 64
+_DIVISOR = re.compile(r"^patch_size$|^strides$")
 _SIZES = re.compile(r"^num_|size|dim|width|heads|channels|rank")
 _KERNEL = re.compile(r"implementation$")
 
@@ -121,6 +122,8 @@ def _check_config(folder: Path, config: dict[str, Any]) -> None:
             raise _refuse(folder, f"{key} of {most:,} layers together", value)
         if _FACTOR.search(key) and not all(0 < each <= _LARGEST_FACTOR for each in numbers):
             raise _refuse(folder, f"{key} above 0, up to {_LARGEST_FACTOR}", value)
+        if _DIVISOR.search(key) and not all(each > 0 for each in numbers):
+            raise _refuse(folder, f"{key} above 0", value)
         if _KERNEL.search(key) and isinstance(value, str) and "/" in value:
             raise _refuse(folder, f"{key} that needs no code of the hub's", value)
         if key == "vision_config":

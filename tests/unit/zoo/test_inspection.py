@@ -21,6 +21,7 @@ def write(folder: Path, config: Any, name: str = "config.json") -> Path:
 def test_a_sound_model_passes(tmp_path: Path) -> None:
     save_file({f"layers.{n}.weight": torch.zeros(1) for n in range(4)}, tmp_path / "model.safetensors")
     config = {"num_hidden_layers": 4, "hidden_size": 768, "vision_feature_size": -1, "depths": [2, 2]}
+    config |= {"num_block_repeats": [1, 1], "depth_coefficient": 1.0, "width_coefficient": 1.2}
     inspect_folder(write(tmp_path, config))
     inspect_folder(
         write(tmp_path, {"weight_map": {"a": "model.safetensors"}}, "model.safetensors.index.json")
@@ -33,6 +34,13 @@ def test_a_sound_model_passes(tmp_path: Path) -> None:
         {"num_hidden_layers": 5},
         {"vision_config": {"depths": [1, 10**9]}},
         {"vision_config": None},
+        {"depths": [2, 3]},
+        {"num_block_repeats": [1, 4]},
+        {"num_block_repeats": [1, 2], "depth_coefficient": 2.0},
+        {"depth_coefficient": 1e6},
+        {"width_coefficient": -1.0},
+        {"depth_multiplier": 65},
+        {"text_config": {"patch_size": 0}},
         {"num_hidden_layers": -1},
         {"num_labels": 10**9},
         {"text_config": {"attn_implementation": "owner/kernel"}},

@@ -37,7 +37,7 @@ SHARD_BYTES = 128 * 2**20 - 2**10  # leaves room for the header
 CODEBOOK = "codebook.safetensors"
 _PATTERN = "store-*.safetensors"
 _FACTS = "store"
-_LONGEST = 1000
+_LONGEST, _LONGEST_NAME = 1000, 100
 _REMEDY = "delete the folder and store the labels again"
 # Written without saying so, so that the oldest stores are what they always were.
 _FACTS_OF_PLAIN = {"first_epoch"}
@@ -294,8 +294,11 @@ def _read_shard(path: Path) -> _Shard:
     for name in ("classes", "first_epoch", "first_sample", "images"):
         if type(facts.get(name)) is not int or not 0 <= facts[name] < 2**32:
             raise _damaged(path, "the shard's place and sizes as numbers", show_value(facts))
+    codec = facts.get("codec")
+    if not isinstance(codec, str) or len(codec) > _LONGEST_NAME:
+        raise _damaged(path, "the name of a codec", show_value(codec))
     where = facts["first_epoch"], facts["first_sample"], facts["images"]
-    return _Shard(path, str(facts.get("codec")), facts["classes"], *where, tensors)
+    return _Shard(path, codec, facts["classes"], *where, tensors)
 
 
 def _parse(shard: _Shard) -> Codec:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerogel.condense.families.preparation import Preparation, prepare, read_preparation
+from aerogel.condense.families.preparation import Preparation, prepare, understand_processor
 from aerogel.errors import DataError, MismatchError, compose
 from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 
@@ -54,14 +54,7 @@ def load_classifier(name: str) -> ImageClassifier:
     model = load_pretrained("AutoModelForImageClassification", name)
     processor = load_part("AutoImageProcessor", name)
     channels = int(getattr(model.config, "num_channels", 3))
-    try:
-        preparation = read_preparation(processor.to_dict(), channels)
-    except DataError as failure:
-        raise DataError(f"the image processor of {name!r}: {failure}") from failure
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as failure:
-        raise DataError(
-            compose(f"an image processor's config in {name!r}", repr(failure), "save or fetch it again")
-        ) from failure
+    preparation = understand_processor(name, processor.to_dict(), channels)
     return ImageClassifier(model, preparation).requires_grad_(False)
 
 
