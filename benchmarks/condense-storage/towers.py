@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -17,8 +18,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from aerogel.condense.families.architectures import ARCHITECTURES
 from aerogel.condense.families.backbone import Backbone, hash_weights
-from aerogel.condense.families.clip import build_clip, embed_classes
+from aerogel.condense.families.contrastive import ClassWords
+from aerogel.condense.families.opening import build_backbone
+from aerogel.condense.families.preparation import Preparation
 from aerogel.core.randomness import seed_torch
 
 # What a CLIP's temperature is after training.
@@ -119,7 +123,18 @@ def make_vit(names: tuple[str, ...]) -> tuple[Backbone, nn.Module]:
     with torch.no_grad():
         model.logit_scale.fill_(torch.tensor(LOGIT_SCALE).log())
     text = nn.ModuleList([model.text_model, model.text_projection])
-    return build_clip("random/clip-vit-base-patch32", model, make_tokenizer(names)), text
+    family = ARCHITECTURES["clip"]
+    preparation = Preparation((224, 224), None, "bicubic", 1.0, *family.statistics)
+    backbone = build_backbone(
+        "random/clip-vit-base-patch32",
+        family,
+        model,
+        preparation,
+        1,
+        make_tokenizer(names),
+        {"dtype": "float16"},
+    )
+    return backbone, text
 
 
 def make_rn50(names: tuple[str, ...]) -> tuple[Backbone, nn.Module]:
@@ -128,6 +143,11 @@ def make_rn50(names: tuple[str, ...]) -> tuple[Backbone, nn.Module]:
         module = ClipResNet50().eval().requires_grad_(False)
         text: Any = CLIPTextModelWithProjection(CLIPTextConfig(projection_dim=1024)).eval()
     tokenizer = make_tokenizer(names)
+    clip = SimpleNamespace(
+        text_model=text.text_model,
+        text_projection=text.text_projection,
+        config=SimpleNamespace(text_config=text.config),
+    )
     targets = [
         name
         for name, layer in module.named_modules()
@@ -140,7 +160,7 @@ def make_rn50(names: tuple[str, ...]) -> tuple[Backbone, nn.Module]:
         lora_targets=tuple(targets),
         sha256=hash_weights(module),
         size_bytes=sum(parameter.numel() for parameter in module.parameters()) * 2,
-        text=lambda names, templates: embed_classes(text, tokenizer, names, templates),
+        text=ClassWords(clip, tokenizer, padded=False),
         logit_scale=LOGIT_SCALE,
         unit_features=True,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from aerogel.condense.lineup import AUGMENTED
 from aerogel.condense.run_folder import RECIPE, RESULT
 from aerogel.condense.teacher import load_teacher
 from aerogel.core.config import load_config, to_dict
+from aerogel.core.documents import read_object
 from aerogel.core.environment import environment
 from aerogel.core.staging import TIMINGS
 from aerogel.errors import DataError, IntegrityError, compose
@@ -136,11 +136,9 @@ def open_run(folder: str | Path) -> Run:
                 )
             )
     try:
-        result = json.loads((place / RESULT).read_text(encoding="utf-8"))
-        rows = tuple(Row.from_dict(row) for row in result["rows"])
-        timings = json.loads((place / TIMINGS).read_text(encoding="utf-8"))
-        known = {str(name): float(seconds) for name, seconds in timings.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
+        rows = tuple(Row.from_dict(row) for row in read_object(place / RESULT)["rows"])
+        known = {name: float(seconds) for name, seconds in read_object(place / TIMINGS).items()}
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as failure:
         raise IntegrityError(
             compose(f"{RESULT} and {TIMINGS} of a run in {place}", str(failure), "give its command again")
         ) from failure

@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from aerogel.condense.config import FLOAT_CODECS, AdapterCodec
+from aerogel.core.canonical import parse_json
+from aerogel.core.documents import read_tensors
 from aerogel.errors import IntegrityError, MismatchError, ProjectorError, compose
 
 _METADATA = "aerogel"
@@ -25,7 +26,8 @@ _BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
 # What a row's scale is tried at, as a share of that which clips nothing: of 15 levels it pays to clip a few
 # outliers, of 255 it never does.
 _SHARES = {"int8": (1.0,), "int4": tuple(1.0 - 0.05 * step for step in range(10))}
-_TYPES = {"int8": "I8", "int4": "U8", "scales": "F16", "float16": "F16"}
+_TYPES = {"int8": torch.int8, "int4": torch.uint8, "scales": torch.float16, "float16": torch.float16}
+_LONGEST = 1000
 _LEAST_SHARE = 0.25
 _LEAST_BYTES = 64
 
@@ -182,31 +184,40 @@ def decode(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tenso
         IntegrityError: the file is no such file, or holds what :func:`encode` never writes.
         MismatchError: it was written for tensors of other names or shapes.
     """
+    tensors, written = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as stored:
-            header = (stored.metadata() or {}).get(_METADATA, "")
-            layout = _Layout(_read_codec(header), shapes)
-            if header != layout.header:
-                raise MismatchError(_explain_mismatch(path, len(shapes)))
-            names = list(stored.keys())
-            parts = {name: stored.get_slice(name) for name in names}
-            found = {name: (part.get_dtype(), part.get_shape()) for name, part in parts.items()}
-            expected = {name: (_TYPES[name], [length]) for name, length in layout.lengths.items()}
-            if found != expected:
-                raise ValueError(f"holds {found} in place of {expected}")
-            tensors = {name: stored.get_tensor(name) for name in names}
+        header = written.get(_METADATA, "")
+        layout = _Layout(_read_codec(header), shapes)
+        if header != layout.header:
+            raise MismatchError(_explain_mismatch(path, len(shapes)))
+        found = {name: (part.dtype, tuple(part.shape)) for name, part in tensors.items()}
+        expected = {name: (_TYPES[name], (length,)) for name, length in layout.lengths.items()}
+        if found != expected:
+            raise ValueError(f"holds {found} in place of {expected}"[:_LONGEST])
         _check_values(tensors, layout)
-    except (MismatchError, IntegrityError):
-        raise
-    except Exception as failure:
+    except (ValueError, LookupError, TypeError) as failure:
+        if isinstance(failure, MismatchError):
+            raise
         raise IntegrityError(
             compose("an adapter stored as codes", f"{path}: {failure}", "fetch the folder again")
         ) from failure
     return _expand(tensors, layout)
 
 
+def count_codes(path: Path) -> int:
+    """Return how many numbers a file of codes holds at most, scales among them.
+
+    Raises:
+        IntegrityError: there is no such file, or it is damaged.
+    """
+    tensors, _ = read_tensors(path)
+    return sum(part.numel() * (2 if name == "int4" else 1) for name, part in tensors.items())
+
+
 def _read_codec(header: str) -> AdapterCodec:
-    facts = json.loads(header)
+    facts = parse_json(header.encode("utf-8"))
+    if not isinstance(facts, dict) or not isinstance(facts.get("codec"), str):
+        raise ValueError(f"its header is {header[:200]!r}")
     if facts["format"] != _FORMAT or facts["version"] != _VERSION or facts["codec"] not in _LEVELS:
         raise ValueError(f"its header is {header[:200]!r}")
     codec: AdapterCodec = facts["codec"]

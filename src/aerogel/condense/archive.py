@@ -17,14 +17,27 @@ from PIL import Image
 from torch import Tensor
 
 from aerogel.condense.card import write_metadata
+from aerogel.core.canonical import parse_json
 from aerogel.core.folders import verify_folder
 from aerogel.core.manifests import Manifest
 from aerogel.errors import IntegrityError, compose
+from aerogel.zoo.decode import FAILURES
 
 KIND = "condensed-set"
 IMAGES = "data/train-00000-of-00001.parquet"
 LABELS = "labels"
 _LARGEST_SIDE = 4096
+_LONGEST_NAME = 1000
+_LARGEST_LOGIT = 1e6
+# For the names of the images that a stored one was made of, and what a PNG has beside its pixels.
+_ROOM = 2**16
+_SCHEMA = pa.schema(
+    [
+        ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
+        ("label", pa.int64()),
+        ("source_id", pa.string()),
+    ]
+)
 _FACTS: Mapping[str, type] = {
     "images": int,
     "class_names": list,
@@ -69,14 +82,7 @@ def write_images(path: Path, stored: StoredImages, class_names: tuple[str, ...])
         "label": {"names": list(class_names), "_type": "ClassLabel"},
         "source_id": {"dtype": "string", "_type": "Value"},
     }
-    schema = pa.schema(
-        [
-            ("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])),
-            ("label", pa.int64()),
-            ("source_id", pa.string()),
-        ],
-        metadata={"huggingface": json.dumps({"info": {"features": features}})},
-    )
+    schema = _SCHEMA.with_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     table = pa.Table.from_pydict(
         {"image": rows, "label": stored.labels.tolist(), "source_id": list(stored.source_ids)}, schema=schema
     )
@@ -84,19 +90,34 @@ def write_images(path: Path, stored: StoredImages, class_names: tuple[str, ...])
     pq.write_table(table, path, compression="zstd")
 
 
-def read_images(path: Path, *, channels: int, size: int, classes: int) -> StoredImages:
+def read_images(
+    path: Path,
+    *,
+    channels: int,
+    size: int,
+    classes: int,
+    images: int | None = None,
+    class_names: tuple[str, ...] | None = None,
+) -> StoredImages:
     """Read what :func:`write_images` wrote, refusing anything that is not of the given shape.
+
+    The table's own account of its types and sizes is checked before any of it is unpacked. ``images`` is the
+    number that there must be, ``class_names`` those that the table must declare; None takes any.
 
     Raises:
         IntegrityError: the file is no such table, or an image or a label does not fit.
     """
     try:
-        table = pq.read_table(path, columns=["image", "label", "source_id"])
+        with pq.ParquetFile(path) as file:
+            _require_table(file, room=_ROOM + 2 * channels * size * size, images=images, names=class_names)
+            table = file.read(columns=["image", "label", "source_id"])
         rows = table.column("image").to_pylist()
         labels = torch.tensor(table.column("label").to_pylist(), dtype=torch.int64)
-        ids = tuple(str(value) for value in table.column("source_id").to_pylist())
-        images = torch.stack([_decode(row["bytes"], channels, size) for row in rows])
-    except (pa.ArrowException, OSError, ValueError, TypeError, KeyError, RuntimeError) as failure:
+        if table.column("source_id").null_count:
+            raise ValueError("images without source_id")
+        ids = tuple(table.column("source_id").to_pylist())
+        pixels = torch.stack([_decode(row["bytes"], channels, size) for row in rows])
+    except (pa.ArrowException, RuntimeError, AttributeError, *FAILURES) as failure:
         raise IntegrityError(
             compose(
                 f"a parquet file of {channels}-channel images of {size} pixels with labels",
@@ -112,7 +133,28 @@ def read_images(path: Path, *, channels: int, size: int, classes: int) -> Stored
                 "fetch the folder again",
             )
         )
-    return StoredImages(images, labels, ids)
+    return StoredImages(pixels, labels, ids)
+
+
+def _require_table(
+    file: pq.ParquetFile, *, room: int, images: int | None, names: tuple[str, ...] | None
+) -> None:
+    """Check types, rows and unpacked size by the table's footer; ``room`` is what a row may take in bytes."""
+    found = file.schema_arrow
+    if any(
+        found.get_field_index(each.name) < 0 or found.field(each.name).type != each.type for each in _SCHEMA
+    ):
+        raise ValueError(f"columns {', '.join(f'{each.name}: {each.type}' for each in found)}"[:300])
+    facts = file.metadata
+    if images is not None and facts.num_rows != images:
+        raise ValueError(f"{facts.num_rows:,} rows for {images:,} images")
+    unpacked = sum(facts.row_group(group).total_byte_size for group in range(facts.num_row_groups))
+    if unpacked > room * (1 + facts.num_rows):
+        raise ValueError(f"{unpacked:,} bytes unpacked for {facts.num_rows:,} rows")
+    if names is not None:
+        declared = parse_json((found.metadata or {}).get(b"huggingface", b"null"))
+        if declared["info"]["features"]["label"]["names"] != list(names):
+            raise ValueError("other class names than the manifest's")
 
 
 def _decode(data: bytes, channels: int, size: int) -> Tensor:
@@ -178,7 +220,7 @@ def open_archive(folder: Path) -> Manifest:
     if wrong:
         raise IntegrityError(
             compose(
-                f"a condensed set's manifest with {', '.join(wrong)}",
+                f"a condensed set's manifest in {folder} with {', '.join(wrong)}",
                 "none, or values that cannot be",
                 "fetch the folder again",
             )
@@ -194,19 +236,36 @@ def _find_faults(facts: Mapping[str, Any]) -> list[str]:
     names, channels, size = facts["class_names"], facts["channels"], facts["size"]
     backbone, probe = facts["backbone"], facts["probe"]
     sound = {
-        "class_names": _is_list(names, str) and len(names) > 0,
+        "class_names": _is_list(names, str)
+        and 0 < len(names) == len(set(names))
+        and max(map(len, names)) <= _LONGEST_NAME,
+        "view_seed": 0 <= facts["view_seed"] < 2**64,
         "channels": channels in (1, 3),
         "size": 0 < size <= _LARGEST_SIDE,
         "tiles": 0 < facts["tiles"] <= size,
-        "mean": _is_list(facts["mean"], float) and len(facts["mean"]) == channels,
-        "std": _is_list(facts["std"], float) and len(facts["std"]) == channels and min(facts["std"]) >= 0.0,
+        "mean": _are_shares(facts["mean"], channels),
+        "std": _are_shares(facts["std"], channels),
         "backbone": _is_list([backbone.get("name"), backbone.get("sha256")], str)
+        and _can_name(backbone["name"])
         and type(backbone.get("grid")) is int
         and 0 < backbone["grid"] <= size,
-        "templates": _is_list(facts["templates"], str),
-        "probe": len(probe) > 0 and all(_is_list(row, float) and len(row) == len(names) for row in probe),
+        "templates": _is_list(facts["templates"], str)
+        and all(template.count("{}") == 1 for template in facts["templates"]),
+        "probe": len(probe) > 0
+        and all(_is_list(row, float) and len(row) == len(names) for row in probe)
+        and max(abs(logit) for row in probe for logit in row) < _LARGEST_LOGIT,
     }
     return [name for name, holds in sound.items() if not holds]
+
+
+def _can_name(text: str) -> bool:
+    """Tell whether a text may be the name or the path of a backbone."""
+    return 0 < len(text) <= 1024 and text.isprintable() and max(map(len, text.split("/"))) <= 255
+
+
+def _are_shares(values: Any, count: int) -> bool:
+    """Tell whether these are statistics of pixels in [0, 1], one for each channel."""
+    return _is_list(values, float) and len(values) == count and all(0.0 <= each <= 1.0 for each in values)
 
 
 def _is_list(values: Any, kind: type) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -46,14 +47,17 @@ from aerogel.condense.student import (
 )
 from aerogel.condense.teacher import save_weights
 from aerogel.condense.views import Views
+from aerogel.core.canonical import show_value
 from aerogel.core.config import to_dict
 from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME
+from aerogel.errors import DataError, compose
 from aerogel.measure import Measurement, mean_std
 
 ONE_PER_IMAGE = "one-per-image.safetensors"
 HARD = "hard.safetensors"
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,27 @@ class Row:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Row:
-        """Build a row from what :meth:`to_dict` returned, in this release or an earlier one."""
-        values = tuple(float(value) for value in data.get("values", ()))
-        return cls(**{**data, "accuracy": Measurement.from_dict(data["accuracy"]), "values": values})
+        """Build a row from what :meth:`to_dict` returned, in this release or an earlier one.
+
+        Raises:
+            DataError: it is something else.
+        """
+        try:
+            values = tuple(data.get("values", ()))
+            row = cls(**{**data, "accuracy": Measurement.from_dict(data["accuracy"]), "values": values})
+        except (TypeError, KeyError, AttributeError) as failure:
+            got = repr(failure)[:_LONGEST]
+            raise DataError(compose("a row of a comparison", got, "give its command again")) from failure
+        texts = (row.labels, row.images, row.network, row.views)
+        counts = (row.label_bytes, row.backbone_bytes)
+        if (
+            not all(isinstance(text, str) for text in texts)
+            or not all(type(count) is int and count >= 0 for count in counts)
+            or not all(type(number) is float and isfinite(number) for number in (row.rate, *values))
+        ):
+            got = show_value(dict(data))
+            raise DataError(compose("names, bytes and a rate in a row", got, "give its command again"))
+        return row
 
 
 class Comparison:
@@ -191,7 +213,8 @@ class Comparison:
             self.small_store(images, seed, data)
             return HardLabels()
         if kind == "one-per-image":
-            return OnePerImage(self.small_store(images, seed, data) / ONE_PER_IMAGE)
+            shape = (len(data), len(data.class_names))
+            return OnePerImage(self.small_store(images, seed, data) / ONE_PER_IMAGE, shape)
         return StoredLabels(
             self.full_store(kind, images, seed, data),
             kind,

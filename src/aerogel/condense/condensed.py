@@ -176,16 +176,13 @@ def load_condensed(
     manifest = open_archive(folder)
     facts = manifest.facts
     stored = read_images(
-        folder / IMAGES, channels=facts["channels"], size=facts["size"], classes=len(facts["class_names"])
+        folder / IMAGES,
+        channels=facts["channels"],
+        size=facts["size"],
+        classes=len(facts["class_names"]),
+        images=facts["images"],
+        class_names=tuple(facts["class_names"]),
     )
-    if len(stored.labels) != facts["images"]:
-        raise IntegrityError(
-            compose(
-                f"{facts['images']} images",
-                f"{len(stored.labels)} in {folder / IMAGES}",
-                "fetch the folder again",
-            )
-        )
     try:
         return CondensedSet(folder, manifest, stored, None if backbone is None else str(backbone))
     except ConfigError as failure:
@@ -233,11 +230,11 @@ def load_generator(data: CondensedSet, backbone: Backbone) -> nn.Module:
     probe = torch.tensor(facts["probe"])
     found = probe_logits(generator, data.images, len(probe))
     if found.shape != probe.shape or not bool(
-        (found - probe).abs().max() <= _PROBE_TOLERANCE * probe.abs().max()
+        (found - probe).abs().max() <= _PROBE_TOLERANCE * torch.minimum(probe.abs().max(), found.abs().max())
     ):
         raise MismatchError(
             compose(
-                "the label generator to give the logits recorded in the manifest",
+                f"the label generator to give the logits recorded in the manifest of {data.folder} (probe)",
                 f"logits that differ by up to {float((found - probe).abs().max()):.3g}"
                 if found.shape == probe.shape
                 else f"logits of shape {tuple(found.shape)}",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from aerogel.condense.standing import write_percent
+from aerogel.core.canonical import show_value
+from aerogel.core.documents import read_object
 from aerogel.core.folders import write_text_atomic
 from aerogel.core.randomness import permutation
-from aerogel.errors import ConfigError, IntegrityError, compose
+from aerogel.errors import ConfigError, DataError, IntegrityError, compose
 from aerogel.measure import Measurement, mean_std
 from aerogel.report import Curve, Section, Series, TableBlock
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from aerogel.condense.account import Run
 
 CONTINUAL = "continual"
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -59,16 +63,37 @@ class Curriculum:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Curriculum:
-        """Build what :meth:`to_dict` returned."""
-        lanes = tuple(
-            Lane(
-                str(lane["labels"]),
-                str(lane["images"]),
-                tuple(Measurement.from_dict(each) for each in lane["accuracies"]),
+        """Build what :meth:`to_dict` returned.
+
+        Raises:
+            DataError: it is something else.
+        """
+        try:
+            classes = tuple(data["classes"])
+            lanes = tuple(
+                Lane(
+                    lane["labels"],
+                    lane["images"],
+                    tuple(Measurement.from_dict(each) for each in lane["accuracies"]),
+                )
+                for lane in data["lanes"]
             )
-            for lane in data["lanes"]
-        )
-        return cls(tuple(int(count) for count in data["classes"]), lanes)
+        except (LookupError, TypeError, AttributeError) as failure:
+            got = repr(failure)[:_LONGEST]
+            raise DataError(compose("classes and lanes", got, "run it again")) from failure
+        texts = all(isinstance(text, str) for lane in lanes for text in (lane.labels, lane.images))
+        rising = [0, *classes] if all(type(count) is int for count in classes) else []
+        if (
+            not texts
+            or len(rising) < 2
+            or any(one >= two for one, two in pairwise(rising))
+            or any(len(lane.accuracies) != len(classes) for lane in lanes)
+        ):
+            got = show_value(dict(data))
+            raise DataError(
+                compose("rising numbers of classes and as many accuracies in every lane", got, "run it again")
+            )
+        return cls(classes, lanes)
 
 
 def arrange_classes(classes: int, steps: int, seed: int) -> tuple[tuple[int, ...], ...]:
@@ -105,8 +130,8 @@ def read_curricula(folder: Path) -> tuple[Curriculum, ...]:
     found = []
     for path in (folder / CONTINUAL).glob("*.json"):
         try:
-            found.append(Curriculum.from_dict(json.loads(path.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as failure:
+            found.append(Curriculum.from_dict(read_object(path)))
+        except ValueError as failure:
             raise IntegrityError(
                 compose(f"the result of a class-incremental run in {path}", str(failure), "run it again")
             ) from failure

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,19 +13,21 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from aerogel.condense.config import FitConfig
+from aerogel.core.canonical import parse_json, show_value
 from aerogel.core.crew import ALONE, Crew
 from aerogel.core.devices import choose_dtype
+from aerogel.core.documents import digest_tensors, read_tensors
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.randomness import derive_seed, permutation, seed_torch
-from aerogel.errors import DivergedError, compose
+from aerogel.errors import DivergedError, IntegrityError, compose
 
 _SAVE_EVERY_S = 20.0
 _CHECKPOINT = "fit.safetensors"
+_ANEW = "delete it, to begin anew"
 
 BatchLoss = Callable[[int, np.ndarray], Tensor]
 
@@ -146,10 +149,29 @@ def fit(
 def read_losses(checkpoint: Path) -> list[float]:
     """Return the mean loss of every epoch of the run that saved to ``checkpoint``, resumed or not."""
     path = checkpoint / _CHECKPOINT
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    with safe_open(path, framework="pt") as stored:
-        return [float(loss) for loss in json.loads(stored.metadata()["fit"])["losses"]]
+    tensors, facts = read_tensors(path)
+    return _check_losses(path, tensors, facts)
+
+
+def _check_losses(path: Path, tensors: dict[str, Tensor], facts: dict[str, str]) -> list[float]:
+    """Return the losses in a checkpoint, once they are numbers and the tensors are those that were saved."""
+    try:
+        found = parse_json(facts["fit"].encode())
+        losses: list[float] = found["losses"]
+        sound = isinstance(losses, list) and all(type(loss) is float for loss in losses)
+        # Those written before there were check sums have none.
+        sound = sound and found.get("check", digest_tensors(tensors)) == digest_tensors(tensors)
+    except (ValueError, LookupError, TypeError, AttributeError) as failure:
+        raise _refuse_checkpoint(path, repr(failure)) from failure
+    if not sound:
+        raise _refuse_checkpoint(path, "other losses or tensors")
+    return losses
+
+
+def _refuse_checkpoint(path: Path, got: str) -> IntegrityError:
+    return IntegrityError(compose(f"a whole checkpoint of this training at {path}", got, _ANEW))
 
 
 def _finite(loss: Tensor, epoch: int, config: FitConfig) -> float:
@@ -207,25 +229,52 @@ def _save(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path, los
             tensors[f"optimiser.{index}.{name}"] = value
     folder.mkdir(parents=True, exist_ok=True)
     clones = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-    write_bytes_atomic(folder / _CHECKPOINT, save(clones, {"fit": json.dumps({"losses": losses})}))
+    write_bytes_atomic(
+        folder / _CHECKPOINT,
+        save(clones, {"fit": json.dumps({"losses": losses, "check": digest_tensors(clones)})}),
+    )
+
+
+def _require_same_tensors(
+    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]
+) -> None:
+    """Check that a checkpoint holds what :func:`_save` would write now, so that nothing is resumed by half.
+
+    Raises:
+        IntegrityError: a tensor is missing, too many, or of another shape.
+    """
+    frozen = {name for name, parameter in module.named_parameters() if not parameter.requires_grad}
+    expected = {
+        f"module.{name}": value.shape for name, value in module.state_dict().items() if name not in frozen
+    }
+    trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for index, parameter in enumerate(trained):
+        known = {"step": torch.Size(), "exp_avg": parameter.shape, "exp_avg_sq": parameter.shape}
+        if any(name.startswith(f"optimiser.{index}.") for name in tensors):
+            expected |= {f"optimiser.{index}.{name}": shape for name, shape in known.items()}
+    found = {name: value.shape for name, value in tensors.items()}
+    if found != expected or not all(value.isfinite().all() for value in tensors.values()):
+        odd = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise _refuse_checkpoint(path, f"other tensors: {show_value(odd[:3])}")
 
 
 def _resume(module: nn.Module, optimiser: torch.optim.Optimizer, folder: Path) -> list[float]:
     """Load what :func:`_save` wrote, if anything, and return the losses of the epochs done."""
     path = folder / _CHECKPOINT
-    losses = read_losses(folder)
-    if not losses:
+    if not os.path.lexists(path):
         return []
+    tensors, facts = read_tensors(path)
+    losses = _check_losses(path, tensors, facts)
+    _require_same_tensors(path, module, optimiser, tensors)
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Any]] = {}
-    with safe_open(path, framework="pt") as stored:
-        for name in stored.keys():  # noqa: SIM118 - safe_open is no mapping
-            part, _, rest = name.partition(".")
-            if part == "module":
-                weights[rest] = stored.get_tensor(name)
-            else:
-                index, _, moment = rest.partition(".")
-                moments.setdefault(int(index), {})[moment] = stored.get_tensor(name)
+    for name, value in tensors.items():
+        part, _, rest = name.partition(".")
+        if part == "module":
+            weights[rest] = value
+        else:
+            index, _, moment = rest.partition(".")
+            moments.setdefault(int(index), {})[moment] = value
     module.load_state_dict(weights, strict=False)
     state = optimiser.state_dict()
     optimiser.load_state_dict({"state": moments, "param_groups": state["param_groups"]})

@@ -6,16 +6,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from aerogel.condense.config import StudentConfig
-from aerogel.condense.networks import build_classifier
+from aerogel.condense.description import read_description, rebuild
 from aerogel.condense.student import TrainingSet, score
 from aerogel.condense.teacher import TEACHER_DESCRIPTION, load_teacher, save_weights
 from aerogel.core.folders import write_text_atomic
-from aerogel.errors import DataError, IntegrityError, MismatchError, compose
+from aerogel.errors import DataError, MismatchError, compose
 from aerogel.measure import Measurement
 from aerogel.zoo.imageset import ImageSet
 
@@ -67,26 +65,9 @@ def load_trained(folder: Path) -> Trained:
                 "pass a folder that `aerogel condense student` or `aerogel condense teacher` wrote",
             )
         )
-    try:
-        found = json.loads((folder / STUDENT_DESCRIPTION).read_text(encoding="utf-8"))
-        names = tuple(str(name) for name in found["class_names"])
-        classifier = build_classifier(
-            found["network"],
-            channels=found["channels"],
-            classes=len(names),
-            size=found["size"],
-            width=found["width"],
-            depth=found["depth"],
-            mean=tuple(found["mean"]),
-            std=tuple(found["std"]),
-            seed=0,
-        )
-        classifier.load_state_dict(load_file(folder / STUDENT_WEIGHTS))
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as failure:
-        raise IntegrityError(
-            compose("a student's folder", f"{folder}: {failure}", "train the student again")
-        ) from failure
-    return Trained(classifier.eval().requires_grad_(False), names, found["channels"], found["size"])
+    found = read_description(folder / STUDENT_DESCRIPTION)
+    classifier = rebuild(found, folder / STUDENT_WEIGHTS)
+    return Trained(classifier, tuple(found["class_names"]), found["channels"], found["size"])
 
 
 def score_trained(trained: Trained, images: ImageSet, device: str = "cpu") -> Measurement:

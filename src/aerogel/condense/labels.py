@@ -10,7 +10,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,9 +27,10 @@ from aerogel.condense.codecs.shards import (
 )
 from aerogel.condense.views import ViewParameters, Views
 from aerogel.core.crew import ALONE, Crew
+from aerogel.core.documents import read_tensors
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.randomness import permutation
-from aerogel.errors import MismatchError, compose
+from aerogel.errors import IntegrityError, MismatchError, compose
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,12 @@ class OnePerImage:
 
     name = "one-per-image"
 
-    def __init__(self, path: Path) -> None:
-        with safe_open(path, framework="pt") as stored:
-            self._labels = stored.get_tensor("labels").float()
+    def __init__(self, path: Path, shape: tuple[int, int] | None = None) -> None:
+        tensors, _ = read_tensors(path)
+        found = tensors.get("labels")
+        if found is None or not _holds_logits(found, shape) or not bool(found.isfinite().all()):
+            raise _refuse(path, found, shape)
+        self._labels = found.float()
 
     def logits(self, batch: Batch) -> Tensor | None:
         """Return the log of the mixed class probabilities [B, classes], centred per row."""
@@ -280,6 +283,17 @@ def _require_all(filled: Tensor, labelled: _Labelled, first: int, epochs: int) -
                 "start them at stored_epochs(folder)",
             )
         )
+
+
+def _holds_logits(found: Tensor, shape: tuple[int, int] | None) -> bool:
+    whole = found.is_floating_point() and found.ndim == 2 and found.numel() > 0
+    return whole and (shape is None or tuple(found.shape[-2:]) == tuple(shape))
+
+
+def _refuse(path: Path, found: Tensor | None, shape: tuple[int, int] | None) -> IntegrityError:
+    wanted = "" if shape is None else f" of {shape[0]:,} images and {shape[1]:,} classes"
+    got = "none" if found is None else f"{found.dtype} {list(found.shape)}"
+    return IntegrityError(compose(f"finite logits{wanted} in {path}", got, "store the labels again"))
 
 
 def save_one_per_image(path: Path, source: nn.Module, images: Tensor, dtype: torch.dtype) -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors.torch import load_file, save
 from torch import nn
 
 from aerogel.condense import archive as shelf
@@ -32,7 +31,13 @@ from aerogel.condense.generator import (
 from aerogel.condense.identity import identify
 from aerogel.condense.packing import describe_set
 from aerogel.condense.projector import Fidelity, adapt, build_projector, load_adapter
-from aerogel.condense.refine import gather_images, refine_images, require_mosaics
+from aerogel.condense.refine import (
+    gather_images,
+    load_refined,
+    refine_images,
+    require_mosaics,
+    save_refined,
+)
 from aerogel.condense.selection import Selection, load_selection, save_selection, select_images
 from aerogel.condense.sources import Sources
 from aerogel.condense.student import TrainingSet
@@ -52,7 +57,6 @@ from aerogel.core.canonical import canonical_json
 from aerogel.core.config import to_dict
 from aerogel.core.crew import Crew
 from aerogel.core.devices import choose_device
-from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
@@ -250,14 +254,13 @@ class Pipeline:
             for _ in track(run, total=None, label="updating the images", unit="group"):
                 pass
             found, before, after = gather_images(chosen, groups)
-            write_bytes_atomic(work / "images.safetensors", save({"images": found.images}))
+            save_refined(found, work)
             return {"gap_before": before, "gap_after": after, "steps": config.steps}
 
         settings = {"refine": to_dict(config), "grid": self.backbone.grid}
         inputs = {"selection": self.digest("selection"), "backbone": self.backbone.sha256}
         self.run(REFINED, "refined-images", settings, {**inputs, **self.data_digest}, build)
-        images = load_file(self.out / REFINED / "images.safetensors")["images"]
-        return replace(chosen, images=images)
+        return load_refined(self.out / REFINED, chosen)
 
     @cached_property
     def training_set(self) -> TrainingSet:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ from peft import (
     get_peft_model_state_dict,
     set_peft_model_state_dict,
 )
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from aerogel.condense.adapter_codecs import count_bytes, decode
+from aerogel.condense.adapter_claims import read_floats, read_lora, require_fit, require_same_tensors
+from aerogel.condense.adapter_codecs import count_bytes, count_codes, decode
 from aerogel.condense.config import ProjectorConfig
 from aerogel.condense.families import Backbone
 from aerogel.core.folders import write_bytes_atomic, write_text_atomic
@@ -176,14 +178,18 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
         IntegrityError: the adapter's files are damaged.
         MismatchError: the adapter belongs to another backbone or another number of classes.
     """
-    coded = (folder / ADAPTER_CODES).exists()
-    stored = {} if coded else _read_floats(folder)
+    coded = os.path.lexists(folder / ADAPTER_CODES)
+    if coded and os.path.lexists(folder / ADAPTER_WEIGHTS):
+        got = f"{ADAPTER_CODES} and {ADAPTER_WEIGHTS} in {folder}"
+        raise IntegrityError(compose("one file of weights", got, "fetch the folder again"))
+    stored = {} if coded else read_floats(folder / ADAPTER_WEIGHTS)
+    held = count_codes(folder / ADAPTER_CODES) if coded else sum(value.numel() for value in stored.values())
+    lora = read_lora(folder / ADAPTER_CONFIG)
+    require_fit(projector, lora, held, folder)
     try:
         with seed_torch(0):
-            adapted = get_peft_model(projector, _read_lora(folder / ADAPTER_CONFIG))
+            adapted = get_peft_model(projector, lora)
     except (RuntimeError, ValueError) as failure:
-        if isinstance(failure, IntegrityError):
-            raise
         raise MismatchError(
             compose(
                 "an adapter made for this backbone and these classes",
@@ -191,43 +197,21 @@ def load_adapter(projector: Projector, folder: Path) -> PeftModel:
                 "load the backbone named in the manifest",
             )
         ) from failure
+    fresh = get_peft_model_state_dict(adapted, save_embedding_layers=False)
     if coded:
-        stored = _read_codes(folder, adapted)
+        stored = _read_codes(folder, adapted, fresh)
     else:
-        _require_same_tensors(get_peft_model_state_dict(adapted, save_embedding_layers=False), stored)
+        require_same_tensors(fresh, stored, folder / ADAPTER_WEIGHTS)
     set_peft_model_state_dict(adapted, stored)
     return adapted.float().eval().requires_grad_(False)
 
 
-def _read_floats(folder: Path) -> dict[str, Tensor]:
-    try:
-        stored = load_file(folder / ADAPTER_WEIGHTS)
-        for name, value in stored.items():
-            if value.dtype not in (torch.float32, torch.float16) or not bool(torch.isfinite(value).all()):
-                raise ValueError(f"{name} is not of finite numbers in float32 or float16")
-        return stored
-    except Exception as failure:
-        raise IntegrityError(
-            compose(
-                "a safetensors adapter", f"{folder / ADAPTER_WEIGHTS}: {failure}", "fetch the folder again"
-            )
-        ) from failure
-
-
-def _read_codes(folder: Path, fresh: PeftModel) -> dict[str, Tensor]:
-    """Return the tensors of the adapter stored as codes, from those of the ``fresh`` one."""
-    if (folder / ADAPTER_WEIGHTS).exists():
-        raise IntegrityError(
-            compose(
-                "one file of weights",
-                f"{ADAPTER_CODES} and {ADAPTER_WEIGHTS} in {folder}",
-                "fetch the folder again",
-            )
-        )
-    origins = read_origins(fresh)
+def _read_codes(folder: Path, adapted: PeftModel, fresh: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of an adapter stored as codes, from the ``fresh`` ones of ``adapted``."""
+    origins = read_origins(adapted)
     changes = decode(folder / ADAPTER_CODES, {key: tuple(value.shape) for key, value in origins.items()})
     stored = {key: value + changes[key] for key, value in origins.items()}
-    for key, value in get_peft_model_state_dict(fresh, save_embedding_layers=False).items():
+    for key, value in fresh.items():
         if key.endswith(_ECHO):
             stored[key] = stored[key.replace(".modules_to_save.", ".")]
         elif key not in stored:
@@ -248,43 +232,6 @@ def read_origins(fresh: PeftModel) -> dict[str, Tensor]:
         for key, value in state.items()
         if not key.endswith((_ECHO, _UNUSED))
     }
-
-
-def _require_same_tensors(fresh: dict[str, Tensor], stored: dict[str, Tensor]) -> None:
-    expected = {key: value.shape for key, value in fresh.items()}
-    found = {key: value.shape for key, value in stored.items()}
-    if expected != found:
-        wrong = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-        raise MismatchError(
-            compose(
-                f"an adapter with the {len(expected)} tensors of this backbone and these classes",
-                f"{len(found)} tensors, differing in {', '.join(wrong[:3])}",
-                "load the backbone named in the manifest",
-            )
-        )
-
-
-def _read_lora(path: Path) -> LoraConfig:
-    """Read what :func:`adapt` sets and nothing else: other settings of peft's can import modules."""
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        targets = data["target_modules"]
-        if data["peft_type"] != "LORA" or not isinstance(targets, list):
-            raise ValueError("no LoRA on listed layers")
-        return LoraConfig(
-            r=int(data["r"]),
-            lora_alpha=int(data["lora_alpha"]),
-            target_modules=[str(target) for target in targets],
-            modules_to_save=[_HEAD] if data["modules_to_save"] else None,
-            rank_pattern={str(key): int(value) for key, value in data["rank_pattern"].items()},
-            alpha_pattern={str(key): int(value) for key, value in data["alpha_pattern"].items()},
-            bias="all",
-            lora_dropout=0.0,
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as failure:
-        raise IntegrityError(
-            compose("the config of a LoRA adapter", f"{path}: {failure}", "fetch the folder again")
-        ) from failure
 
 
 @dataclass(frozen=True)

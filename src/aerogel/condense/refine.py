@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.config import RefineConfig, SelectionConfig
 from aerogel.condense.selection import Selection, tiles_per_side
 from aerogel.condense.views import crop
+from aerogel.core.documents import read_tensors
 from aerogel.core.folders import write_bytes_atomic
-from aerogel.errors import ConfigError, DataError, compose
+from aerogel.errors import ConfigError, DataError, IntegrityError, compose
 from aerogel.zoo.imageset import ImageSet
 
 _AT_ONCE = 64
+_IMAGES = "images.safetensors"
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,7 @@ def refine_images(
             patches, gaps = _refine_group(network, stored[part].to(device), wanted, size, config)
             checkpoint.mkdir(parents=True, exist_ok=True)
             write_bytes_atomic(path, save({"patches": patches.cpu(), "gaps": gaps.cpu()}))
-        before, after = load_file(path)["gaps"].mean(1).tolist()
+        before, after = _read_group(path)[1].mean(1).tolist()
         yield RefineState(group, before, after)
 
 
@@ -156,8 +158,56 @@ def _refine_group(
 
 
 def gather_images(selection: Selection, checkpoint: Path) -> tuple[Selection, float, float]:
-    """Return the selection with the pixels of finished groups, and the mean G before and after."""
-    groups = [load_file(path) for path in sorted(checkpoint.glob("group-*.safetensors"))]
-    images = join_mosaics(torch.cat([group["patches"] for group in groups]), selection.tiles)
-    before, after = torch.cat([group["gaps"] for group in groups], 1).double().mean(1).tolist()
+    """Return the selection with the pixels of finished groups, and the mean G before and after.
+
+    Raises:
+        IntegrityError: a group is damaged, or they are not those of the selection.
+    """
+    groups = [_read_group(path) for path in sorted(checkpoint.glob("group-*.safetensors"))]
+    found = torch.cat([patches for patches, _ in groups]) if groups else torch.empty(0)
+    expected = split_mosaics(selection.images, selection.tiles).shape
+    if found.shape != expected:
+        got = f"{list(found.shape)} in {checkpoint}"
+        raise IntegrityError(compose(f"updated patches {list(expected)}", got, "delete it, to begin anew"))
+    images = join_mosaics(found, selection.tiles)
+    before, after = torch.cat([gaps for _, gaps in groups], 1).double().mean(1).tolist()
     return Selection(images, selection.labels, selection.patches, selection.tiles), before, after
+
+
+def _read_group(path: Path) -> tuple[Tensor, Tensor]:
+    """Return the patches [P, C, p, p] (uint8) of one group and their G [2, P], before and after."""
+    tensors, _ = read_tensors(path)
+    patches, gaps = tensors.get("patches"), tensors.get("gaps")
+    if (
+        patches is None
+        or gaps is None
+        or (patches.dtype, patches.ndim) != (torch.uint8, 4)
+        or gaps.shape != (2, len(patches))
+        or not gaps.is_floating_point()
+        or not bool(gaps.isfinite().all())
+    ):
+        got = str({name: (value.dtype, list(value.shape)) for name, value in tensors.items()})
+        raise IntegrityError(
+            compose(f"the pixels and gaps of a group of patches in {path}", got[:300], "delete it")
+        )
+    return patches, gaps
+
+
+def save_refined(found: Selection, folder: Path) -> None:
+    """Write the images of a selection."""
+    write_bytes_atomic(folder / _IMAGES, save({"images": found.images}))
+
+
+def load_refined(folder: Path, chosen: Selection) -> Selection:
+    """Return ``chosen`` with the images that :func:`save_refined` wrote.
+
+    Raises:
+        IntegrityError: the file is damaged, or holds images of another shape.
+    """
+    tensors, _ = read_tensors(folder / _IMAGES)
+    found = tensors.get("images")
+    if found is None or found.dtype != torch.uint8 or found.shape != chosen.images.shape:
+        got = "none" if found is None else f"{found.dtype} {list(found.shape)}"
+        wanted = f"updated images {list(chosen.images.shape)} in {folder / _IMAGES}"
+        raise IntegrityError(compose(wanted, got, "delete the folder, to update them again"))
+    return replace(chosen, images=found)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional
@@ -18,15 +18,18 @@ from aerogel.condense.config import SelectionConfig
 from aerogel.condense.teacher import predict
 from aerogel.condense.views import crop
 from aerogel.core.crew import ALONE, Crew
+from aerogel.core.documents import read_json, read_tensors
 from aerogel.core.folders import write_bytes_atomic, write_text_atomic
 from aerogel.core.randomness import derive_seed, permutation, uniforms
-from aerogel.errors import DataError, compose
+from aerogel.errors import DataError, IntegrityError, compose
 from aerogel.zoo.imageset import ImageSet
 
 _MOSAIC_FROM = 96
 _SCORED_AT_ONCE = 250
 _IMAGES = "images.safetensors"
 _ORIGINS = "provenance.json"
+_MOST_BYTES = 1 << 32
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,12 @@ class Patch:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types."""
         return {**asdict(self), "box": list(self.box)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Patch:
+        """Read what :meth:`to_dict` returned."""
+        x, y, width, height = (float(side) for side in data["box"])
+        return Patch(str(data["source"]), (x, y, width, height), float(data["loss"]))
 
 
 @dataclass(frozen=True)
@@ -224,10 +233,28 @@ def save_selection(found: Selection, folder: Path) -> None:
 
 
 def load_selection(folder: Path, tiles: int) -> Selection:
-    """Read what :func:`save_selection` wrote, of images of ``tiles`` x ``tiles`` patches."""
-    tensors = load_file(folder / _IMAGES)
-    origins = json.loads((folder / _ORIGINS).read_text(encoding="utf-8"))
-    patches = tuple(
-        tuple(Patch(patch["source"], tuple(patch["box"]), patch["loss"]) for patch in row) for row in origins
+    """Read what :func:`save_selection` wrote, of images of ``tiles`` x ``tiles`` patches.
+
+    Raises:
+        IntegrityError: a file is damaged, or they do not fit each other.
+    """
+    tensors, _ = read_tensors(folder / _IMAGES)
+    origins = read_json(folder / _ORIGINS, most_bytes=_MOST_BYTES)
+    try:
+        images, labels = tensors["images"], tensors["labels"]
+        patches = tuple(tuple(Patch.from_dict(patch) for patch in row) for row in origins)
+    except (LookupError, TypeError, ValueError, OverflowError) as failure:
+        raise _refuse(folder, repr(failure)[:_LONGEST]) from failure
+    if (
+        (images.dtype, images.ndim, labels.dtype) != (torch.uint8, 4, torch.int64)
+        or labels.shape != images.shape[:1]
+        or [len(row) for row in patches] != [tiles * tiles] * len(images)
+    ):
+        raise _refuse(folder, f"images {list(images.shape)}, labels {list(labels.shape)}")
+    return Selection(images, labels, patches, tiles)
+
+
+def _refuse(folder: Path, got: str) -> IntegrityError:
+    return IntegrityError(
+        compose(f"images, labels and patches of a selection in {folder}", got, "delete it, to select again")
     )
-    return Selection(tensors["images"], tensors["labels"], patches, tiles)

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
 from aerogel.condense.config import TeacherConfig
+from aerogel.condense.description import read_description, rebuild, require_preparation
 from aerogel.condense.families.classifier import (
     load_classifier,
     reopen_classifier,
@@ -173,6 +173,7 @@ def import_teacher(path: str, data: ImageSet, work: Path) -> Teacher:
     teacher = Teacher(classifier, classifier.class_names, channels, size, (classifier,))
     require_same_classes(teacher, data)
     require_channels(classifier, channels)
+    require_preparation(source, {"preparation": classifier.preparation.to_dict()})
     save_classifier(classifier, work / _CLASSIFIER)
     _describe(work, data, {"network": _IMPORTED, "preparation": classifier.preparation.to_dict()})
     return teacher
@@ -197,16 +198,15 @@ def load_teacher(folder: Path) -> Teacher:
         IntegrityError: a file is missing or does not fit the network it describes.
     """
     try:
-        found = json.loads((folder / TEACHER_DESCRIPTION).read_text(encoding="utf-8"))
-        names = tuple(str(name) for name in found["class_names"])
-        channels, size = int(found["channels"]), int(found["size"])
+        found = read_description(folder / TEACHER_DESCRIPTION)
         snapshots: tuple[nn.Module, ...]
         if found["network"] == _IMPORTED:
+            require_preparation(folder / TEACHER_DESCRIPTION, found)
             preparation = Preparation.from_dict(found["preparation"])
-            snapshots = (reopen_classifier(folder / _CLASSIFIER, preparation),)
+            snapshots = (_reopen(folder, preparation, len(found["class_names"])),)
         else:
-            snapshots = tuple(_load_snapshots(folder, found, len(names)))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as failure:
+            snapshots = tuple(_load_snapshots(folder, found))
+    except (OSError, ValueError, KeyError, TypeError) as failure:
         raise IntegrityError(
             compose(
                 "a teacher's folder",
@@ -214,27 +214,23 @@ def load_teacher(folder: Path) -> Teacher:
                 "train the teacher again, or fetch the folder again",
             )
         ) from failure
-    return Teacher(snapshots[-1], names, channels, size, snapshots)
+    names = tuple(found["class_names"])
+    return Teacher(snapshots[-1], names, found["channels"], found["size"], snapshots)
 
 
-def _load_snapshots(folder: Path, found: dict[str, Any], classes: int) -> Iterator[Classifier]:
+def _reopen(folder: Path, preparation: Preparation, classes: int) -> nn.Module:
+    classifier = reopen_classifier(folder / _CLASSIFIER, preparation)
+    if len(classifier.class_names) != classes:
+        raise ValueError(f"{classes} class names for a classifier of {len(classifier.class_names)}")
+    return classifier
+
+
+def _load_snapshots(folder: Path, found: dict[str, Any]) -> Iterator[Classifier]:
     paths = sorted(folder.glob("snapshot-*.safetensors"))
     if not paths:
         raise FileNotFoundError(f"no snapshot-*.safetensors in {folder}")
     for path in paths:
-        classifier = build_classifier(
-            found["network"],
-            channels=found["channels"],
-            classes=classes,
-            size=found["size"],
-            width=found["width"],
-            depth=found["depth"],
-            mean=tuple(found["mean"]),
-            std=tuple(found["std"]),
-            seed=0,
-        )
-        classifier.load_state_dict(load_file(path))
-        yield classifier.eval().requires_grad_(False)
+        yield rebuild(found, path)
 
 
 def require_same_classes(teacher: Teacher, data: ImageSet) -> None:

@@ -25,6 +25,7 @@ __all__ = ["config", "from_dict", "load_config", "nearest", "override", "save_co
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 _MAX_BYTES = 2**20
+_SHOWN, _LONGEST = 50, 1000
 _RESERVED = {"type", "version"}
 
 
@@ -125,12 +126,15 @@ def load_config(cls: type[C], path: str | Path) -> C:
 
 
 def _refuse(mistakes: list[str], where: str) -> None:
-    if len(mistakes) == 1:
+    count = len(mistakes)
+    # A hostile file makes as many and as long ones as it likes.
+    mistakes = [m if len(m) <= _LONGEST else f"{m[:_LONGEST]}..." for m in mistakes[:_SHOWN]]
+    if count > _SHOWN:
+        mistakes.append(f"{count - _SHOWN:,} more")
+    if count == 1:
         raise ConfigError(f"{where} has a mistake: {mistakes[0]}")
     if mistakes:
-        raise ConfigError(
-            "\n".join([f"{where} has {len(mistakes)} mistakes:", *(f"  - {m}" for m in mistakes)])
-        )
+        raise ConfigError("\n".join([f"{where} has {count} mistakes:", *(f"  - {m}" for m in mistakes)]))
 
 
 def _is_yaml(path: str | Path) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from aerogel.core.canonical import plain_value
+from aerogel.core.canonical import plain_value, show_value
 from aerogel.core.environment import versions
 from aerogel.core.files import (
     list_files,
@@ -109,7 +109,7 @@ def verify_folder(folder: str | Path, kind: str | None = None, *, allow_extra: b
         raise MismatchError(
             compose(
                 f"a folder of kind {kind!r} at {folder}",
-                f"kind {manifest.kind!r}",
+                f"kind {show_value(manifest.kind)}",
                 "pass the folder of that kind",
             )
         )

@@ -32,6 +32,7 @@ _RECORD_NAME = ".stage.json"
 _RESERVED = ("fingerprint", "inputs")
 _SHOWN = 10
 _ABSENT = "absent"
+_MOST_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,8 @@ def _read_record(partial: Path) -> dict[str, Any]:
         try:
             if _RECORD_NAME in names:
                 with os.fdopen(open_regular(partial / _RECORD_NAME), "rb") as file:
-                    record = parse_json(file.read())
-                if isinstance(record, dict) and "fingerprint" in record:
+                    record = parse_json(file.read(_MOST_BYTES))
+                if isinstance(record, dict) and "fingerprint" in record and _has_facts(record):
                     return record
             elif MANIFEST_NAME in names:
                 manifest = read_manifest(partial)
@@ -172,6 +173,10 @@ def _read_record(partial: Path) -> dict[str, Any]:
             "move it away or delete it yourself, or choose another folder",
         )
     )
+
+
+def _has_facts(record: dict[str, Any]) -> bool:
+    return "facts" not in record or isinstance(record["facts"], dict)
 
 
 def _seal(partial: Path, stage: Stage, facts: Mapping[str, Any]) -> Manifest:

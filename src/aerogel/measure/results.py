@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from numbers import Integral, Real
@@ -174,12 +175,12 @@ def _check_fields(data: Mapping[str, Any]) -> None:
 
 
 def _number(value: object, what: str) -> float:
-    if isinstance(value, Integral) and not isinstance(value, bool):
+    large = isinstance(value, Integral) and abs(int(value)) > sys.float_info.max
+    if isinstance(value, Integral) and not isinstance(value, bool) and not large:
         return int(value)
-    if isinstance(value, Real) and not isinstance(value, bool) and isfinite(value):
+    if isinstance(value, Real) and not isinstance(value, bool) and not large and isfinite(value):
         return float(value)
+    got = "one that float64 does not hold" if large else repr(value)[:80]
     raise DataError(
-        compose(
-            f"a finite number as {what}", repr(value)[:80], "leave the measurement out, or say in a note why"
-        )
+        compose(f"a finite number as {what}", got, "leave the measurement out, or say in a note why")
     )

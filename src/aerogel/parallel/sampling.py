@@ -16,6 +16,16 @@ from aerogel.errors import ConfigError, DataError, compose
 
 Pictures = npt.NDArray[np.float32]
 
+_FAILURES = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    ImportError,
+)
 _OURS = "ClassConditionalPipeline"
 _TIMED = ("num_inference_steps", "generator", "output_type")
 
@@ -52,12 +62,19 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
         return load_pipeline(model, dtype=dtype).to(device)
     from diffusers import DiffusionPipeline
 
+    from aerogel.zoo.inspection import inspect_pipeline
+
+    if Path(model).is_dir():
+        inspect_pipeline(Path(model))
     kind = ClassConditionalPipeline if _read_class(model) == _OURS else DiffusionPipeline
     numbers = "dtype" if _has_dtype() else "torch_dtype"
     try:
         with quiet_loading():
-            pipe = kind.from_pretrained(model, **{numbers: dtype})
-    except (OSError, ValueError) as error:
+            pipe = kind.from_pretrained(
+                model, use_safetensors=True, trust_remote_code=False, **{numbers: dtype}
+            )
+            return pipe.to(device)
+    except _FAILURES as error:
         raise DataError(
             compose(
                 "a diffusers pipeline: a folder with model_index.json, or a hub name",
@@ -65,7 +82,6 @@ def open_pipeline(model: str, *, dtype: torch.dtype, device: str) -> Any:
                 "check the name and the network; aerogel/fashion-unet needs none",
             )
         ) from error
-    return pipe.to(device)
 
 
 def _has_dtype() -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aerogel.core.config import load_config, to_dict
+from aerogel.core.documents import read_object
 from aerogel.core.environment import environment
+from aerogel.core.folders import verify_folder
 from aerogel.core.manifests import Manifest, read_manifest
 from aerogel.core.staging import TIMINGS
 from aerogel.errors import DataError, IntegrityError, compose
@@ -26,8 +27,9 @@ from aerogel.report import (
     Series,
     TableBlock,
 )
-from aerogel.slim.archive import write_counts
+from aerogel.slim.archive import KIND, write_counts
 from aerogel.slim.config import SlimConfig
+from aerogel.slim.exhibits import KIND as EXHIBITS_KIND
 from aerogel.slim.exhibits import SIDES
 from aerogel.slim.pipeline import PHASES
 from aerogel.slim.plan import Plan, load_plan
@@ -85,17 +87,16 @@ def open_run(folder: str | Path) -> Run:
                 )
             )
     try:
-        timings = json.loads((place / TIMINGS).read_text(encoding="utf-8"))
-        known = {str(name): float(seconds) for name, seconds in timings.items()}
-    except (OSError, ValueError, TypeError, AttributeError) as failure:
+        known = {name: float(seconds) for name, seconds in read_object(place / TIMINGS).items()}
+    except (ValueError, TypeError, OverflowError) as failure:
         raise IntegrityError(
             compose(f"{TIMINGS} of a slimming in {place}", str(failure), "give its command again")
         ) from failure
     return Run(
         place,
         load_config(SlimConfig, place / RECIPE),
-        read_manifest(place / MODEL),
-        read_manifest(place / EXHIBITS),
+        verify_folder(place / MODEL, KIND, allow_extra=True),
+        verify_folder(place / EXHIBITS, EXHIBITS_KIND),
         known,
         load_plan(place / MODEL / PLAN),
     )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from aerogel.core.canonical import canonical_json, parse_json
+from aerogel.core.documents import digest_tensors, read_tensors
 from aerogel.core.files import write_bytes_atomic
 from aerogel.errors import IntegrityError, MismatchError, compose
 
@@ -56,8 +57,8 @@ def save_checkpoint(
     Raises:
         StorageFullError: the disk is full; what was written before stays.
     """
-    facts = {"identity": dict(identity), "ledger": vars(ledger)}
     clones = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    facts = {"identity": dict(identity), "ledger": vars(ledger), "check": digest_tensors(clones)}
     write_bytes_atomic(folder / _FILE, save(clones, metadata={_FACTS: canonical_json(facts)}))
 
 
@@ -69,9 +70,9 @@ def load_checkpoint(folder: Path, identity: Mapping[str, Any]) -> tuple[Ledger, 
         IntegrityError: the file is damaged.
     """
     path = folder / _FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    facts, tensors = _read(path, with_tensors=True)
+    facts, tensors = _read(path)
     theirs = facts["identity"]
     if canonical_json(theirs) != canonical_json(identity):
         odd = sorted(_find_odd(theirs, dict(identity)))
@@ -88,9 +89,9 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
         IntegrityError: the file is damaged.
     """
     path = folder / _FILE
-    if not path.exists():
+    if not os.path.lexists(path):
         return []
-    return list(_read(path, with_tensors=False)[0]["ledger"]["epochs"])
+    return list(_read(path)[0]["ledger"]["epochs"])
 
 
 def measure_checkpoint(trained: Mapping[str, Tensor], *, ema: bool) -> int:
@@ -99,15 +100,28 @@ def measure_checkpoint(trained: Mapping[str, Tensor], *, ema: bool) -> int:
     return weights * (4 if ema else 3) + 2**16 + 512 * len(trained)
 
 
-def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as stored:
-            facts = parse_json((stored.metadata() or {})[_FACTS].encode())
-            names = stored.keys() if with_tensors else ()
-            return facts, {name: stored.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, KeyError, ValueError) as failure:
+        tensors, texts = read_tensors(path)
+        facts = parse_json(texts[_FACTS].encode())
+        if not isinstance(facts["identity"], dict):
+            raise ValueError("no identity")
+        _check_ledger(Ledger(**facts["ledger"]))
+        # Those written before there were check sums have none.
+        if facts.get("check", digest_tensors(tensors)) != digest_tensors(tensors):
+            raise ValueError("other tensors than were saved")
+    except (LookupError, ValueError, TypeError, AttributeError) as failure:
         remedy = "delete it, to begin anew"
         raise IntegrityError(compose(f"a whole checkpoint at {path}", repr(failure), remedy)) from failure
+    return facts, tensors
+
+
+def _check_ledger(ledger: Ledger) -> None:
+    """Raise ValueError unless the ledger holds counts and sums."""
+    means = [ledger.sums, *ledger.epochs]
+    whole = all(type(count) is int and count >= 0 for count in (ledger.step, ledger.photos))
+    if not whole or not all(type(value) in (int, float) for each in means for value in each.values()):
+        raise ValueError("a ledger of other things than counts and sums")
 
 
 def _find_odd(theirs: Any, ours: Any, name: str = "") -> set[str]:

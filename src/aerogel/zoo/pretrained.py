@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 
 from aerogel.errors import DataError, MissingDependencyError, compose
+from aerogel.zoo.inspection import inspect_folder
+
+_LONGEST = 1000
+_FAILURES = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    SafetensorError,
+    StrictDataclassError,
+)
+# What transformers raises on damaged folders, found by giving it damaged folders.
 
 
 def load_pretrained(loader: str | type, name: str, **options: Any) -> Any:
@@ -22,13 +40,15 @@ def load_pretrained(loader: str | type, name: str, **options: Any) -> Any:
         DataError: nothing of that name can be loaded, or weights of the model are missing in it.
     """
     kind: Any = _import(loader, name) if isinstance(loader, str) else loader
+    if Path(name).is_dir():
+        inspect_folder(Path(name))
     with quiet(), _refusals(name):
         model, info = kind.from_pretrained(
             name,
             use_safetensors=True,
+            trust_remote_code=False,  # unsaid, transformers asks on the terminal
             dtype="float32",
             output_loading_info=True,
-            trust_remote_code=False,
             **options,
         )
     missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
@@ -51,6 +71,8 @@ def read_config(name: str) -> dict[str, Any]:
         DataError: nothing of that name can be read.
     """
     kind = _import("PreTrainedConfig", name)
+    if Path(name).is_dir():
+        inspect_folder(Path(name))
     with _refusals(name):
         fields: Any = kind.get_config_dict(name)[0]
     if not fields or not isinstance(fields, dict):
@@ -72,6 +94,8 @@ def load_part(loader: str, name: str) -> Any:
         DataError: nothing of that name can be loaded.
     """
     kind = _import(loader, name)
+    if Path(name).is_dir():
+        inspect_folder(Path(name))
     with _refusals(name):
         return kind.from_pretrained(name, trust_remote_code=False)
 
@@ -94,15 +118,15 @@ def _refusals(name: str) -> Iterator[None]:
         raise MissingDependencyError(
             compose(
                 f"the packages that transformers needs to load {name!r}",
-                " ".join(str(missing).split()),
+                " ".join(str(missing).split())[:_LONGEST],
                 "install what is missing",
             )
         ) from missing
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as failure:
+    except _FAILURES as failure:
         raise DataError(
             compose(
                 "the name of a model: a folder, or a hub name, with its weights as safetensors",
-                f"{name!r}, which could not be loaded ({failure})",
+                f"{name!r}, which could not be loaded ({str(failure)[:_LONGEST]})",
                 "check the name, the network and HF_HUB_OFFLINE, or give the folder of a downloaded model",
             )
         ) from failure

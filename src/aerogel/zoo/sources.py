@@ -152,7 +152,7 @@ def _resolve_path(path: Path) -> Source:
         from aerogel.zoo.shards import TarShards
 
         return TarShards((path,), str(path))
-    if path.is_file() and path.suffix != ".parquet":
+    if not path.is_dir() and not (path.is_file() and path.suffix == ".parquet"):
         remedy = "give the folder that holds the images, or a .parquet or .tar file"
         raise DataError(
             compose("an image folder, a folder of IDX files or parquet", f"the file {path}", remedy)

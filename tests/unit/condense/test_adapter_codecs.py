@@ -223,11 +223,11 @@ def test_another_header_is_refused(header: str, tmp_path: Path) -> None:
 def test_truncated_missing_and_foreign_files_are_refused(tmp_path: Path) -> None:
     whole = encode(draw(), "int8")
     path = tmp_path / "x"
-    with pytest.raises(IntegrityError, match="x: "):
+    with pytest.raises(IntegrityError, match=r"/x; got"):
         decode(path, SHAPES)
     for data in (b"", whole[:7], whole[:100], whole[:-1], whole + b"x", b"no tensors"):
         path.write_bytes(data)
-        with pytest.raises(IntegrityError, match="x: "):
+        with pytest.raises(IntegrityError, match=r"/x; got"):
             decode(path, SHAPES)
 
 

@@ -41,7 +41,8 @@ def nothing_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("something was loaded")
 
     monkeypatch.setattr("aerogel.condense.condensed.read_images", unexpected)
-    monkeypatch.setattr("aerogel.condense.projector.load_file", unexpected)
+    monkeypatch.setattr("aerogel.condense.adapter_claims.read_tensors", unexpected)
+    monkeypatch.setattr("aerogel.condense.adapter_codecs.read_tensors", unexpected)
     monkeypatch.setattr("PIL.Image.open", unexpected)
 
 

@@ -21,7 +21,7 @@ from aerogel.condense.labels import Batch, StoredLabels, make_batch
 from aerogel.condense.pipeline import Pipeline
 from aerogel.core.config import to_dict
 from aerogel.core.folders import read_manifest
-from aerogel.errors import ConfigError, FolderConflictError, IntegrityError
+from aerogel.errors import ConfigError, DataError, FolderConflictError, IntegrityError
 from tests.unit.condense import tiny
 
 FIT = {"epochs": 3, "batch_size": 4, "lr": 0.01}
@@ -233,6 +233,21 @@ def test_a_row_survives_its_json(made: Comparison) -> None:
     assert Row.from_dict(json.loads(json.dumps(row.to_dict()))) == row
     old = {name: value for name, value in row.to_dict().items() if name not in ("network", "views", "values")}
     assert Row.from_dict(old) == replace(row, network="", values=())
+    changes: list[dict[str, Any]] = [
+        {"evil": 1},
+        {"labels": 1},
+        {"network": ["convnet"]},
+        {"views": None},
+        {"label_bytes": -1},
+        {"label_bytes": 1.5},
+        {"rate": "fast"},
+        {"values": 5},
+        {"values": ["high"]},
+        {"accuracy": 0.5},
+    ]
+    for change in changes:
+        with pytest.raises(DataError, match="what to do"):
+            Row.from_dict(row.to_dict() | change)
 
 
 def test_every_seed_is_a_student_of_its_own(tmp_path: Path) -> None:

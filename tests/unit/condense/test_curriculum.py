@@ -22,7 +22,7 @@ from aerogel.condense.curriculum import (
     write_curriculum,
 )
 from aerogel.condense.exhibits import NAMES
-from aerogel.errors import ConfigError, IntegrityError
+from aerogel.errors import ConfigError, DataError, IntegrityError
 from aerogel.report import Curve, Report, TableBlock, render_report
 
 FOUND = Curriculum(
@@ -88,3 +88,22 @@ def test_the_section_shows_every_lane(seeds: tuple[int, ...]) -> None:
     assert name_lane(FOUND.lanes[1], NAMES) == "random images, hard labels"
     assert table.rows[0] == ("label generator", "82.0 ± 2.8", "86.5")
     assert "2 steps" in render_report(Report("Title", sections=[section]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"classes": [4, 2]},
+        {"classes": []},
+        {"classes": "24"},
+        {"classes": [2.0, 4.0]},
+        {"lanes": None},
+        {"lanes": [{"labels": "hard", "images": "chosen", "accuracies": []}]},
+        {"lanes": [{"labels": 1, "images": "chosen", "accuracies": []}]},
+        {"lanes": ["hard"]},
+    ],
+)
+def test_what_is_no_result_is_refused(change: dict[str, Any]) -> None:
+    assert Curriculum.from_dict(FOUND.to_dict()) == FOUND
+    with pytest.raises(DataError, match="run it again"):
+        Curriculum.from_dict(FOUND.to_dict() | change)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from aerogel.condense.config import RefineConfig, SelectionConfig
@@ -15,14 +16,16 @@ from aerogel.condense.refine import (
     find_originals,
     gather_images,
     join_mosaics,
+    load_refined,
     measure_gap,
     refine_images,
     require_mosaics,
+    save_refined,
     split_mosaics,
 )
 from aerogel.condense.selection import Patch, Selection, select_images
 from aerogel.condense.views import crop
-from aerogel.errors import ConfigError, DataError
+from aerogel.errors import ConfigError, DataError, IntegrityError
 from aerogel.zoo.imageset import ImageSet
 from tests.unit.condense import tiny
 
@@ -113,3 +116,28 @@ def test_images_that_were_not_shrunk_are_refused() -> None:
     require_mosaics(SelectionConfig(), 96)
     with pytest.raises(ConfigError, match="nothing was lost"):
         require_mosaics(SelectionConfig(), 32)
+
+
+def test_updated_images_are_read_as_they_were_written(tmp_path: Path) -> None:
+    selection = selected()
+    moved = replace(selection, images=255 - selection.images)
+    save_refined(moved, tmp_path)
+    assert torch.equal(load_refined(tmp_path, selection).images, moved.images)
+    for images in (moved.images[:1], moved.images.float()):
+        save_file({"images": images}, tmp_path / "images.safetensors")
+        with pytest.raises(IntegrityError, match="updated images"):
+            load_refined(tmp_path, selection)
+
+
+def test_groups_that_are_damaged_or_too_few_are_refused(tmp_path: Path) -> None:
+    selection = selected()
+    refined(selection, tmp_path)
+    path = tmp_path / "group-00000.safetensors"
+    whole = load_file(path)
+    for change in ({"patches": whole["patches"].float()}, {"gaps": whole["gaps"][:1]}):
+        save_file({**whole, **change}, path)
+        with pytest.raises(IntegrityError, match="group"):
+            gather_images(selection, tmp_path)
+    path.unlink()
+    with pytest.raises(IntegrityError, match="updated patches"):
+        gather_images(selection, tmp_path)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,11 +15,18 @@ from torch.nn import functional
 
 from aerogel.condense import selection as selection_module
 from aerogel.condense.config import SelectionConfig
-from aerogel.condense.selection import Patch, Selection, select_images, tiles_per_side
+from aerogel.condense.selection import (
+    Patch,
+    Selection,
+    load_selection,
+    save_selection,
+    select_images,
+    tiles_per_side,
+)
 from aerogel.condense.views import crop
 from aerogel.core.crew import Crew
 from aerogel.core.randomness import seed_torch, uniforms
-from aerogel.errors import DataError
+from aerogel.errors import DataError, IntegrityError
 from aerogel.zoo.imageset import ImageSet
 
 NAMES = ("ant", "bee", "cow")
@@ -300,3 +309,15 @@ def test_processes_share_the_classes() -> None:
 
     assert set(choose_as(Half(2, 1)).labels.tolist()) == {1}
     assert same(choose_as(Half(2, 0)), choose())
+
+
+def test_a_selection_is_read_as_it_was_written(tmp_path: Path) -> None:
+    found = choose()
+    save_selection(found, tmp_path)
+    again = load_selection(tmp_path, found.tiles)
+    assert torch.equal(again.images, found.images) and torch.equal(again.labels, found.labels)
+    assert again.patches == found.patches
+    for text in ("[]", "5", json.dumps([[{"source": "a", "box": [1], "loss": 1}]])):
+        (tmp_path / "provenance.json").write_text(text)
+        with pytest.raises(IntegrityError, match="selection"):
+            load_selection(tmp_path, found.tiles)

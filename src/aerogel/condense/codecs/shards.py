@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from aerogel.condense.codecs.encodings import Encoding, build_encoding
 from aerogel.condense.codecs.naming import Codec, parse_codec
 from aerogel.core.canonical import canonical_json, parse_json, show_value
-from aerogel.core.files import open_regular
+from aerogel.core.documents import read_tensors
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.errors import ConfigError, IntegrityError, MismatchError, compose
 from aerogel.measure import size_bytes
@@ -39,6 +37,7 @@ SHARD_BYTES = 128 * 2**20 - 2**10  # leaves room for the header
 CODEBOOK = "codebook.safetensors"
 _PATTERN = "store-*.safetensors"
 _FACTS = "store"
+_LONGEST, _LONGEST_NAME = 1000, 100
 _REMEDY = "delete the folder and store the labels again"
 # Written without saying so, so that the oldest stores are what they always were.
 _FACTS_OF_PLAIN = {"first_epoch"}
@@ -263,17 +262,14 @@ def _damaged(path: Path, expected: str, got: str) -> IntegrityError:
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Return the facts and the tensors of a file, mapped into memory."""
-    os.close(open_regular(path))
+    tensors, written = read_tensors(path)
     try:
-        with safe_open(path, framework="pt") as stored:
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - no mapping
-            written = dict(stored.metadata() or {})
         facts = parse_json(written[_FACTS].encode("utf-8")) if _FACTS in written else written
         if not isinstance(facts, dict):
             raise ValueError("facts that are no mapping")
-        return facts, tensors
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as failure:
-        raise _damaged(path, "safetensors", str(failure)) from failure
+    except ValueError as failure:
+        raise _damaged(path, "facts of a store", str(failure)[:_LONGEST]) from failure
+    return facts, tensors
 
 
 def _read_shards(folder: Path) -> list[_Shard]:
@@ -298,8 +294,11 @@ def _read_shard(path: Path) -> _Shard:
     for name in ("classes", "first_epoch", "first_sample", "images"):
         if type(facts.get(name)) is not int or not 0 <= facts[name] < 2**32:
             raise _damaged(path, "the shard's place and sizes as numbers", show_value(facts))
+    codec = facts.get("codec")
+    if not isinstance(codec, str) or len(codec) > _LONGEST_NAME:
+        raise _damaged(path, "the name of a codec", show_value(codec))
     where = facts["first_epoch"], facts["first_sample"], facts["images"]
-    return _Shard(path, str(facts.get("codec")), facts["classes"], *where, tensors)
+    return _Shard(path, codec, facts["classes"], *where, tensors)
 
 
 def _parse(shard: _Shard) -> Codec:

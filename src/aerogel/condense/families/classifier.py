@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerogel.condense.families.preparation import Preparation, prepare, read_preparation
-from aerogel.errors import MismatchError, compose
+from aerogel.condense.families.preparation import Preparation, prepare, understand_processor
+from aerogel.errors import DataError, MismatchError, compose
 from aerogel.zoo.pretrained import load_part, load_pretrained, quiet
 
 
@@ -31,6 +31,10 @@ class ImageClassifier(nn.Module):
     def class_names(self) -> tuple[str, ...]:
         """Return the model's class names in the order of its logits."""
         names = self.model.config.id2label
+        if set(names) != set(range(len(names))):
+            raise DataError(
+                compose("class names (id2label) for the numbers from 0", "gaps", "name every class")
+            )
         return tuple(str(names[index]) for index in range(len(names)))
 
     def forward(self, images: Tensor) -> Tensor:
@@ -50,7 +54,8 @@ def load_classifier(name: str) -> ImageClassifier:
     model = load_pretrained("AutoModelForImageClassification", name)
     processor = load_part("AutoImageProcessor", name)
     channels = int(getattr(model.config, "num_channels", 3))
-    return ImageClassifier(model, read_preparation(processor.to_dict(), channels)).requires_grad_(False)
+    preparation = understand_processor(name, processor.to_dict(), channels)
+    return ImageClassifier(model, preparation).requires_grad_(False)
 
 
 def save_classifier(classifier: ImageClassifier, folder: Path) -> None:

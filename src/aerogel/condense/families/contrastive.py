@@ -102,8 +102,10 @@ class ClassWords:
         """Return one unit row [classes, d] per class: the mean over the templates of its unit embeddings."""
         rows = []
         for name in names:
+            # Replaced, not formatted: a template comes with the archive, and a format can ask for attributes.
+            prompts = [each.replace("{}", name) for each in templates]
             with torch.no_grad():
-                unit = functional.normalize(self._embed([each.format(name) for each in templates]), dim=-1)
+                unit = functional.normalize(self._embed(prompts), dim=-1)
             rows.append(functional.normalize(unit.mean(0), dim=0))
         return torch.stack(rows)
 

@@ -5,11 +5,11 @@ The Lite variants are EfficientNets (arXiv 1905.11946) without squeeze-and-excit
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +18,8 @@ from aerogel.condense.families.backbone import Backbone, choose_grid, hash_weigh
 from aerogel.condense.families.preparation import Preparation
 from aerogel.condense.families.same_padding import SameConv2d
 from aerogel.condense.families.towers import Tower
-from aerogel.errors import DataError, compose
+from aerogel.core.documents import read_tensors
+from aerogel.errors import DataError, IntegrityError, compose
 
 FEATURES = 1280
 SIDE = 224
@@ -128,21 +129,15 @@ def rename_weight(name: str) -> str:
 def read_network(path: Path) -> EfficientNetLite0:
     """Read the network, without its classifier, from the published weights as safetensors of any precision.
 
+    A link is followed, as a hub's cache consists of links. Names and shapes are compared with a network
+    without memory first, so that a file that claims others costs nothing.
+
     Raises:
         DataError: there is no such file, or its tensors are not those of EfficientNet-Lite0.
     """
-    with torch.random.fork_rng(devices=[]):
-        network = EfficientNetLite0()
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     try:
-        with safe_open(path, framework="pt") as stored:
-            names = {rename_weight(name): name for name in stored.keys() if name not in _CLASSIFIER}  # noqa: SIM118
-            found = {ours: tuple(stored.get_slice(name).get_shape()) for ours, name in names.items()}
-            # Counters of batches may be left out: nothing reads them in evaluation mode.
-            wanted = {name: shape for name, shape in expected.items() if _is_read(name) or name in found}
-            wrong = sorted(key for key in wanted.keys() | found.keys() if wanted.get(key) != found.get(key))
-            weights = {} if wrong else {ours: stored.get_tensor(name) for ours, name in names.items()}
-    except (OSError, SafetensorError) as failure:
+        stored, _ = read_tensors(os.path.realpath(path))
+    except IntegrityError as failure:
         raise DataError(
             compose(
                 "the weights of EfficientNet-Lite0 as safetensors",
@@ -150,16 +145,36 @@ def read_network(path: Path) -> EfficientNetLite0:
                 "check the path, or fetch the file again",
             )
         ) from failure
-    if wrong:
+    named = [(rename_weight(name), value) for name, value in stored.items() if name not in _CLASSIFIER]
+    found = dict(named)
+    with torch.device("meta"):
+        expected = EfficientNetLite0().state_dict()
+    # Counters of batches may be left out: nothing reads them in evaluation mode.
+    wanted = {name: value for name, value in expected.items() if _is_read(name) or name in found}
+    wrong = sorted(
+        name
+        for name in wanted.keys() | found.keys()
+        if name not in wanted or name not in found or not _fits(name, found[name], wanted[name])
+    )
+    if wrong or len(found) != len(named):
         raise DataError(
             compose(
-                f"the {len(wanted)} tensors of EfficientNet-Lite0, the one network opened from a file",
-                f"{path}, whose tensors differ in {', '.join(wrong[:3])} ({len(wrong)} in all)",
+                f"the {len(wanted)} finite tensors of EfficientNet-Lite0, the one network opened from a file",
+                f"{path}, whose tensors differ in {', '.join(wrong[:3])[:300]} ({len(wrong)} in all)"
+                if wrong
+                else f"{path}, with {len(named) - len(found)} tensors twice",
                 "give that network's file, or the folder of a transformers model",
             )
         )
-    network.load_state_dict({**network.state_dict(), **weights})
+    with torch.random.fork_rng(devices=[]):
+        network = EfficientNetLite0()
+    network.load_state_dict({**network.state_dict(), **found})
     return network.float().eval()
+
+
+def _fits(name: str, found: Tensor, wanted: Tensor) -> bool:
+    same = found.shape == wanted.shape and (found.is_floating_point() or not _is_read(name))
+    return same and bool(found.isfinite().all())
 
 
 def _is_read(name: str) -> bool:

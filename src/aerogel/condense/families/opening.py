@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aerogel.condense.families.architectures import ARCHITECTURES, Architecture
 from aerogel.condense.families.backbone import Backbone, choose_grid, hash_weights
 from aerogel.condense.families.contrastive import ClassWords
-from aerogel.condense.families.preparation import Preparation, read_preparation
+from aerogel.condense.families.preparation import LARGEST_SIDE, Preparation, understand_processor
 from aerogel.condense.families.towers import Tower
 from aerogel.core.progress import announce
 from aerogel.errors import DataError, compose
@@ -93,6 +93,10 @@ def _find_preparation(name: str, family: Architecture, config: Any) -> Preparati
     """
     own = getattr(config, "vision_config", config)
     side = _read_side(own)
+    if not 0 < side <= LARGEST_SIDE:
+        raise DataError(
+            compose(f"images of up to {LARGEST_SIDE} pixels for {name!r}", f"{side}", "choose another model")
+        )
     folder = Path(name)
     if folder.is_dir() and not any((folder / each).is_file() for each in _PROCESSOR_FILES):
         mean, std = family.statistics
@@ -104,7 +108,7 @@ def _find_preparation(name: str, family: Architecture, config: Any) -> Preparati
     processor: dict[str, Any] = load_part("AutoImageProcessor", name).to_dict()
     if processor.get("max_num_patches"):
         processor["size"] = {"height": side, "width": side}
-    found = read_preparation(processor, int(getattr(own, "num_channels", 3)))
+    found = understand_processor(name, processor, int(getattr(own, "num_channels", 3)))
     return replace(found, resize=(side, side) if family.fixed else found.crop or found.resize, crop=None)
 
 

@@ -16,6 +16,8 @@ _MODES = {"nearest": "nearest-exact", "bilinear": "bilinear", "bicubic": "bicubi
 _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 _NOT_REPRODUCED = ("do_pad", "do_reduce_labels", "do_flip_channel_order")
 _NO_RESIZE_CROP_FROM = 384
+LARGEST_SIDE = 4096
+_LONGEST = 300
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,39 @@ def read_preparation(processor: dict[str, Any], channels: int) -> Preparation:
     factor = 255.0 * float(processor["rescale_factor"]) if processor.get("do_rescale") else 255.0
     mean, std = _read_statistics(processor, channels)
     return Preparation(resize, crop, _FILTERS.get(resample, "bilinear"), factor, mean, std)
+
+
+def understand_processor(name: str, processor: dict[str, Any], channels: int) -> Preparation:
+    """Read the config of the image processor of ``name``, which may come from anybody.
+
+    Raises:
+        DataError: it asks for what is not reproduced here, or cannot be.
+    """
+    try:
+        found = read_preparation(processor, channels)
+    except DataError as failure:
+        raise DataError(f"the image processor of {name!r}: {failure}") from failure
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as failure:
+        got = repr(failure)[:_LONGEST]
+        raise DataError(
+            compose(f"an image processor's config in {name!r}", got, "save or fetch it again")
+        ) from failure
+    sides = (*(found.resize or ()), *(found.crop or ()))
+    shares = (*found.mean, *found.std, found.factor)
+    if (
+        not all(0 < side <= LARGEST_SIDE for side in sides)
+        or not all(map(math.isfinite, shares))
+        or not {len(found.mean), len(found.std)} <= {1, channels}
+        or min(found.std) <= 0.0
+    ):
+        raise DataError(
+            compose(
+                f"a processor for sides up to {LARGEST_SIDE} pixels and {channels} channels in {name!r}",
+                f"size {sides}, mean {found.mean[:4]}, std {found.std[:4]}, factor {found.factor}"[:_LONGEST],
+                "save or fetch it again",
+            )
+        )
+    return found
 
 
 def _read_statistics(processor: dict[str, Any], channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:

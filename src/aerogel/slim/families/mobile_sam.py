@@ -243,11 +243,14 @@ def load_mobile_sam(
     elif path.is_dir():
         path = _only_checkpoint(path)
     stored = _read(path)
-    model: Any = MobileSamModel(config or MobileSamConfig())
-    names = {name: name if saved else publish_name(name) for name in model.state_dict()}
+    config = config or MobileSamConfig()
+    outline = _outline(config, path)
+    names = {name: name if saved else publish_name(name) for name in outline}
     if saved:
         names[_SHARED[1]] = _SHARED[0]  # one tensor under two names, of which transformers stores the first
-    _fill(model, stored, names, path)
+    _require_shapes(outline, stored, names, path)
+    model: Any = MobileSamModel(config)
+    model.load_state_dict({name: stored[theirs] for name, theirs in names.items()}, strict=True)
     loaded: MobileSamModel = model.to(dtype=dtype).eval()
     return loaded
 
@@ -275,6 +278,21 @@ def _read_config(file: Path) -> MobileSamConfig:
             compose(f"the fields of a MobileSamConfig in {file}", str(failure), "correct them")
         ) from failure
     return config
+
+
+def _outline(config: MobileSamConfig, path: Path) -> dict[str, Tensor]:
+    """Return the model's weights without memory for them, which a config may ask for without end.
+
+    Raises:
+        ConfigError: the configuration describes no MobileSAM.
+    """
+    try:
+        with torch.device("meta"):
+            return dict(MobileSamModel(config).state_dict())
+    except (TypeError, ArithmeticError, RuntimeError) as failure:
+        raise ConfigError(
+            compose(f"the configuration of a MobileSAM for {path}", str(failure)[:300], "correct it")
+        ) from failure
 
 
 def _only_checkpoint(folder: Path) -> Path:
@@ -309,8 +327,10 @@ def _read(path: Path) -> dict[str, Tensor]:
         ) from failure
 
 
-def _fill(model: MobileSamModel, stored: dict[str, Tensor], names: dict[str, str], path: Path) -> None:
-    """Copy stored weights into the model: each of its names stands for one of theirs, and all are used."""
+def _require_shapes(
+    outline: dict[str, Tensor], stored: dict[str, Tensor], names: dict[str, str], path: Path
+) -> None:
+    """Check that each of the model's names stands for a stored weight of its shape, and all are used."""
     _require_none(
         path,
         missing=set(names.values()) - stored.keys(),
@@ -318,7 +338,7 @@ def _fill(model: MobileSamModel, stored: dict[str, Tensor], names: dict[str, str
     )
     wrong = {
         f"{names[name]} {list(stored[names[name]].shape)} for {list(weight.shape)}"
-        for name, weight in model.state_dict().items()
+        for name, weight in outline.items()
         if stored[names[name]].shape != weight.shape
     }
     if wrong:
@@ -329,7 +349,6 @@ def _fill(model: MobileSamModel, stored: dict[str, Tensor], names: dict[str, str
                 "pass the config of this checkpoint",
             )
         )
-    model.load_state_dict({name: stored[theirs] for name, theirs in names.items()}, strict=True)
 
 
 def _require_none(path: Path, missing: set[str], left_over: set[str]) -> None:

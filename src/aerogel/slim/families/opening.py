@@ -8,6 +8,9 @@ from typing import Any
 
 import torch
 
+from aerogel.core.canonical import show_value
+from aerogel.core.folders import verify_folder
+from aerogel.core.manifests import MANIFEST_NAME
 from aerogel.errors import DataError, compose
 from aerogel.slim.families.family import require_transformers
 from aerogel.zoo.cards import open_weights
@@ -40,6 +43,7 @@ def open_model(source: str | Path) -> Any:
 
     Raises:
         DataError: nothing of that name can be opened, or it is another kind of model, or weights are missing.
+        IntegrityError: the folder has a manifest, and a file is not as that says.
         UnknownNameError: no such model ships.
         MissingDependencyError: transformers is not installed.
     """
@@ -91,15 +95,18 @@ def read_dtype(source: str | Path) -> torch.dtype | None:
 
 
 def _open_folder(name: str) -> Any:
+    if (Path(name) / MANIFEST_NAME).is_file():
+        # What hosting services add is let be; what was sealed must be as it was.
+        verify_folder(name, allow_extra=True)
     config = read_config(name)
     kind = config.get("model_type")
     if kind == _MOBILE:
         return _open_mobile(name)
-    if kind not in _CLASSES:
+    if not isinstance(kind, str) or kind not in _CLASSES:
         raise DataError(
             compose(
                 f"a segmenter of type {', '.join([*_CLASSES, _MOBILE])}",
-                f"{name!r} of type {kind!r}",
+                f"{name!r} of type {show_value(kind)}",
                 "choose a SAM or a SAM-HQ that transformers loads",
             )
         )

@@ -9,7 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
-from aerogel.condense.families.preparation import Preparation, prepare, read_preparation
+from aerogel.condense.families.preparation import (
+    LARGEST_SIDE,
+    Preparation,
+    prepare,
+    read_preparation,
+    understand_processor,
+)
 from aerogel.errors import DataError
 
 STEPS: dict[str, Any] = {
@@ -37,6 +43,27 @@ STEPS: dict[str, Any] = {
 def test_a_step_that_is_not_reproduced_is_refused(change: dict[str, Any], told: str) -> None:
     with pytest.raises(DataError, match=told):
         read_preparation(STEPS | change, 1)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": {"height": LARGEST_SIDE + 1, "width": 8}},
+        {"size": {"height": "a", "width": "b"}},
+        {"size": 5},
+        {"crop_size": {"height": -8, "width": -8}, "do_center_crop": True},
+        {"image_mean": "abc"},
+        {"image_mean": [0.5] * 4},
+        {"image_std": [0.0]},
+        {"rescale_factor": float("inf")},
+        {"resample": "x"},
+        {"resample": 1},
+    ],
+)
+def test_what_cannot_be_is_refused_by_the_name_of_the_model(change: dict[str, Any]) -> None:
+    assert understand_processor("here", STEPS, 1) == read_preparation(STEPS, 1)
+    with pytest.raises(DataError, match="'here'"):
+        understand_processor("here", STEPS | change, 1)
 
 
 def test_steps_that_are_off_are_left_out() -> None:
