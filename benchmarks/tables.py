@@ -16,7 +16,7 @@ import tables_of_parallel as parallel
 import tables_of_slim as slim
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/condense.md", "docs/parallel.md", "docs/slim.md")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("condense", "condense-labels", "parallel", "slim")))
 
 TABLES = {
     "condense-fashion-mnist": condense.tabulate_fashion,
