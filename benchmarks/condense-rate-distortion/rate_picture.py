@@ -18,7 +18,7 @@ def name_row(name: str) -> str:
     """Return what pages call a row."""
     if name.startswith(GENERATOR):
         _, rank, codec = name.split("-")
-        return f"rank {rank}, {CODECS.get(codec, codec)}"
+        return f"generator, rank {rank}, {CODECS.get(codec, codec)}"
     if name.startswith(PREFIX):
         return parse_codec(name).short
     return {"hard": "hard labels", "one-per-image": "one soft label per image"}[name]
@@ -29,7 +29,7 @@ def draw_rows(figures: Mapping[str, Any]) -> Scatter:
     rows, best = figures["rows"], figures["verdicts"]["best_small"]
     points = [
         Point(
-            name_row(name).removeprefix("stored, "),
+            name_row(name).removeprefix("stored, ").removeprefix("generator, "),
             row["bytes"],
             row["mean"],
             row["std"],
@@ -62,14 +62,14 @@ def write_verdicts(verdicts: Mapping[str, Any]) -> str:
         if gap["low"] is not None:
             between = f" (95 % interval {gap['low']:.2f} to {gap['high']:.2f}, paired)"
         parts.append(
-            f"Within {SMALL:.0%} of the bytes of full labels the best generator is {name_row(best['row'])}: "
+            f"Within {100 * SMALL:g} % of the bytes of full labels, the best is {name_row(best['row'])}: "
             f"{best['bytes']:,} B, {gap['value']:.2f} points below full labels{between}. "
             f"{'At most' if best['holds'] else 'More than'} {best['bar']} points."
         )
     if curve is not None and curve["codecs"]:
         total, below = len(curve["codecs"]), [name_row(name) for name in curve["not_above"]]
         tiny = [name_row(name) for name in curve["smaller_than_any_generator"]]
-        words = f"Codecs below {LOW:.0%} of the bytes: {total}. The generators' curve lies above "
+        words = f"Codecs below {100 * LOW:g} % of the bytes: {total}. The generators' curve lies above "
         words += f"{total - len(below) - len(tiny)} of them."
         words += f" Not above: {'; '.join(below)}." if below else ""
         words += f" Smaller than any generator: {'; '.join(tiny)}." if tiny else ""
@@ -88,7 +88,11 @@ def tabulate_rows(figures: Mapping[str, Any]) -> TableBlock:
         cells = [name_row(name), row["bytes"], share, f"{row['mean']:.2f}{spread}", agreement]
         lines.append([*cells, *(f"{true[key]:.3g}" if true else None for key in ("kl", "mse"))])
     header = ("labels", "bytes", "of fp16", "accuracy (%)", "as the teacher's", "KL (nats)", "MSE")
-    return TableBlock(header, lines, title="Every row")
+    text = (
+        "Agreement, KL divergence and mean squared error are with the teacher, on the views that the "
+        "students see. Of a pruned store these are few."
+    )
+    return TableBlock(header, lines, title="Every row", text=text)
 
 
 def draw(results: Mapping[str, Any], settings: Mapping[str, Any]) -> Report:
