@@ -23,6 +23,7 @@ TABLES = {
     "condense-throughput": condense.tabulate_throughput,
     "condense-storage": condense.tabulate_storage,
     "condense-codecs": condense.tabulate_codecs,
+    "condense-rate-distortion": condense.tabulate_rate_distortion,
     "parallel-plan": parallel.tabulate_plan,
     "parallel-exact": parallel.tabulate_exact,
     "parallel-speed": parallel.tabulate_speed,

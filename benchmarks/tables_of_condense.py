@@ -126,3 +126,31 @@ def tabulate_throughput(found: dict[str, Any]) -> str:
             f"| {shares[0]:.2f} % ({shares[1]:.2f} to {shares[2]:.2f}) |"
         )
     return "\n".join(lines)
+
+
+def tabulate_rate_distortion(found: dict[str, Any]) -> str:
+    """Return accuracy, bytes and fidelity of every generator and every kind of stored labels, by bytes."""
+    lines = [
+        "| labels | bytes | of fp16 | accuracy | first choice as the teacher's | KL | MSE |",
+        "|---|" + "---:|" * 6,
+    ]
+    rows = found["figures"]["rows"]
+    for name, row in sorted(rows.items(), key=lambda item: (item[1]["bytes"], item[0])):
+        share = f"{100 * row['share']:.2f} %"
+        cells = [f"{row['bytes']:,}", share, f"{row['mean']:.2f} ± {row['std']:.2f}"]
+        true = row["fidelity"]
+        if true is None:
+            cells += ["", "", ""]
+        else:
+            cells += [f"{100 * true['agreement']:.1f} %", f"{true['kl']:.4f}", f"{true['mse']:.4f}"]
+        lines.append(f"| {_name_labels(name)} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _name_labels(name: str) -> str:
+    if name.startswith("generator-"):
+        _, rank, codec = name.split("-")
+        return f"**generator, rank {rank}, {ADAPTERS[codec].strip('*')}**"
+    if name.startswith("stored-"):
+        return f"`{name}`"
+    return NAMES[name.replace("-", "_")]

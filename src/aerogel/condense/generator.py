@@ -37,8 +37,8 @@ from aerogel.zoo.imageset import ImageSet
 _FIDELITY_SAMPLES = 2000
 _BATCH = 250
 _CONDENSED_PER_REAL = 9
-_REAL_TARGETS = "targets"
-_CONDENSED_TARGETS = "condensed-targets"
+REAL_TARGETS = "targets"
+CONDENSED_TARGETS = "condensed-targets"
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def train_generator(lesson: Lesson) -> Iterator[EpochState]:
     combined is not said there, the mean of their logits is taken.
     """
     config = lesson.config
-    show = _show(lesson, lesson.data, lesson.views, config.target_epochs, _REAL_TARGETS)
+    show = _show(lesson, lesson.data, lesson.views, config.target_epochs, REAL_TARGETS)
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         batch, targets = show(epoch, samples)
@@ -139,8 +139,8 @@ def tune_generator(lesson: Lesson, condensed: TrainingSet) -> Iterator[EpochStat
     """
     data, config = lesson.data, lesson.config
     draw_seed = derive_seed(lesson.seed, "generator/tune")
-    show = _show(lesson, condensed, condensed.views, config.tune_target_epochs, _CONDENSED_TARGETS)
-    show_real = _show(lesson, data, lesson.views, config.target_epochs, _REAL_TARGETS)
+    show = _show(lesson, condensed, condensed.views, config.tune_target_epochs, CONDENSED_TARGETS)
+    show_real = _show(lesson, data, lesson.views, config.target_epochs, REAL_TARGETS)
 
     def batch_loss(epoch: int, samples: np.ndarray) -> Tensor:
         draws = uniforms(draw_seed, "real", epoch, samples[: max(1, len(samples) // _CONDENSED_PER_REAL)], 1)
@@ -177,7 +177,7 @@ def _show(
     Above 0, ``epochs`` is how many epochs of views there are, shown in turn; their targets are stored in the
     folder ``name`` of the checkpoint before this returns.
     """
-    labels = _store_targets(lesson, data, views, epochs, name) if epochs else lesson.targets
+    labels = store_targets(lesson, data, views, epochs, name) if epochs else lesson.targets
 
     def show(epoch: int, samples: np.ndarray) -> tuple[Batch, Tensor]:
         shown = epoch % epochs if epochs else epoch
@@ -187,10 +187,14 @@ def _show(
     return show
 
 
-def _store_targets(
+def store_targets(
     lesson: Lesson, data: ImageSet | TrainingSet, views: Views, epochs: int, name: str
 ) -> StoredLabels:
-    """Write the teachers' logits for ``epochs`` epochs of ``views`` of ``data``, in float16."""
+    """Write the teachers' logits for ``epochs`` epochs of ``views`` of ``data``, in float16; return them.
+
+    They lie in the folder ``name`` of the lesson's checkpoint, where training looks for REAL_TARGETS and
+    CONDENSED_TARGETS; what lies there already is kept.
+    """
     folder, crew = lesson.checkpoint / name, lesson.crew
     if crew.leads:
         folder.mkdir(parents=True, exist_ok=True)
