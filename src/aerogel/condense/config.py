@@ -250,11 +250,10 @@ class StudentConfig:
 
     ``labels`` are "generator", "teacher", "one-per-image", "hard" or the name of a label codec, such as
     "stored-fp16", "stored-top10" or "stored-pruned10+int8". ``width`` None is the network's published one, as
-    "stored-fp16", "stored-top10" or "stored-pruned10+int8".
-    ``width`` None is the network's published one, as for the teacher. Of several learning rates in ``lrs``
-    the best on held-out training images is taken; without any, it is ``fit.lr``. In place of "mse", ``loss``
-    can be "kl", the divergence of class probabilities at ``temperature`` (times its square with
-    ``rescale_temperature``), or "cosine", GIFT's (arXiv 2405.14736). ``ema`` above 0 averages the weights
+    for the teacher. Of several learning rates in ``lrs`` the best on held-out training images is taken;
+    without any, it is ``fit.lr``. In place of "mse", ``loss`` can be "kl", the divergence of class
+    probabilities at ``temperature`` (times its square with ``rescale_temperature``), or "cosine", GIFT's
+    (arXiv 2405.14736). ``ema`` above 0 averages the weights
     with that decay; the average is what is scored after the last epoch.
 
     Of a comparison: ``hard_baseline`` adds the row of hard labels where ``labels`` lacks it,
