@@ -19,7 +19,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("condense", "condense-labels", "parallel", "slim")))
 
 TABLES = {
-    "condense-fashion-mnist": condense.tabulate_fashion,
+    "condense-fashion-mnist": condense.tabulate_students,
+    "condense-cifar10": condense.tabulate_students,
     "condense-throughput": condense.tabulate_throughput,
     "condense-storage": condense.tabulate_storage,
     "condense-codecs": condense.tabulate_codecs,

@@ -14,8 +14,8 @@ NAMES = {
 }
 
 
-def tabulate_fashion(found: dict[str, Any]) -> str:
-    """Return the Fashion-MNIST table: accuracy and bytes of every kind of labels, per number of images."""
+def tabulate_students(found: dict[str, Any]) -> str:
+    """Return accuracy and bytes of every kind of labels, per number of images that there are results of."""
     figures = found["figures"]
     settings = sorted(figures, key=lambda name: int(name.removeprefix("ipc")))
     heads = [f"{name.removeprefix('ipc')} per class | bytes" for name in settings]
@@ -29,10 +29,10 @@ def tabulate_fashion(found: dict[str, Any]) -> str:
             cells.append(f"{row['mean']:.1f} ± {row['std']:.1f}" if row else "not run")
             cells.append(f"{figures[name]['bytes'][key]:,}" if row else "")
         lines.append(f"| {label} | {' | '.join(cells)} |")
-    both = [f" | {figures[name]['bytes']['generator_and_backbone']:,}" for name in settings]
-    lines.append("| label generator and backbone |" + " |".join(both) + " |")
-    pictures = [f" | {figures[name]['bytes']['images']:,}" for name in settings]
-    lines.append("| the images |" + " |".join(pictures) + " |")
+    for label, key in (("label generator and backbone", "generator_and_backbone"), ("the images", "images")):
+        sizes = [figures[name]["bytes"].get(key) for name in settings]
+        shown = [" | not run" if size is None else f" | {size:,}" for size in sizes]
+        lines.append(f"| {label} |" + " |".join(shown) + " |")
     return "\n".join(lines)
 
 

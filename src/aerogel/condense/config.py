@@ -113,11 +113,12 @@ class FitConfig:
 class TeacherConfig:
     """Set the classifier whose soft labels are condensed.
 
-    ``path`` imports a trained one instead of training: a folder of an earlier teacher stage, or a
-    transformers image classifier (folder or hub name). ``width`` None is the network's published one, 128
-    channels for ConvNet and 64 for a ResNet; ``depth`` is ConvNet's, the others come in one. ``snapshots``
-    are kept at equal distances along the run; the last is the teacher itself. ``held_out`` is the share of
-    the training set that is kept from every fit, to choose learning rates and to measure fidelity on.
+    ``path`` imports a trained one instead of training: a folder of an earlier teacher stage, a transformers
+    image classifier (folder or hub name), or the weights file of a CIFAR ResNet. ``width`` None is the
+    network's published one, 128 channels for ConvNet and 64 for a ResNet; ``depth`` is ConvNet's, the others
+    come in one. ``snapshots`` are kept at equal distances along the run; the last is the teacher itself.
+    ``held_out`` is the share of the training set that is kept from every fit, to choose learning rates and to
+    measure fidelity on.
     """
 
     network: NetworkName = "convnet"

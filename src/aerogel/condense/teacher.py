@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from aerogel.condense.config import TeacherConfig
 from aerogel.condense.description import read_description, rebuild, require_preparation
+from aerogel.condense.families.cifar_resnet import load_cifar_resnet
 from aerogel.condense.families.classifier import (
     load_classifier,
     reopen_classifier,
@@ -46,6 +47,9 @@ TEACHER_DESCRIPTION = "teacher.json"
 _KIND = "teacher"
 _IMPORTED = "transformers"
 _CLASSIFIER = "classifier"
+_CIFAR_RESNET = "cifar-resnet"
+_PUBLISHED = "published.safetensors"
+_ASKED = 1000
 
 
 @dataclass(frozen=True)
@@ -148,10 +152,11 @@ def _describe(work: Path, data: ImageSet, own: dict[str, Any]) -> None:
 
 
 def import_teacher(path: str, data: ImageSet, work: Path) -> Teacher:
-    """Copy a trained teacher to ``work``: from the folder of a teacher stage, or a transformers classifier.
+    """Copy a trained teacher to ``work``: a teacher stage's folder, a transformers classifier, or weights.
 
     A transformers classifier may be a folder or a hub name; it is given images of any size, prepared as its
-    image processor says, and it has one snapshot, itself.
+    image processor says, and it has one snapshot, itself. So has a CIFAR ResNet, given by the file of its
+    weights; its classes have no names there and are taken to be those of ``data``, which it has to recognise.
 
     Raises:
         DataError: nothing of that name can be loaded.
@@ -160,6 +165,8 @@ def import_teacher(path: str, data: ImageSet, work: Path) -> Teacher:
             shape.
     """
     source = Path(path)
+    if source.is_file():
+        return _import_weights(source, data, work)
     if (source / TEACHER_DESCRIPTION).is_file():
         files = verify_folder(source, _KIND).files
         teacher = load_teacher(source)
@@ -179,9 +186,55 @@ def import_teacher(path: str, data: ImageSet, work: Path) -> Teacher:
     return teacher
 
 
+def _import_weights(source: Path, data: ImageSet, work: Path) -> Teacher:
+    """Copy a file of published weights, of a network whose classes have no names there.
+
+    Raises:
+        DataError: the file holds no network that is known here.
+        MismatchError: it is for other images or another number of classes, or it takes most images of
+            ``data`` for another class than theirs.
+    """
+    classifier = load_cifar_resnet(source)
+    channels, size, _ = data.shape
+    expected, found = (classifier.channels, classifier.shape.classes), (channels, len(data.class_names))
+    if expected != found:
+        raise MismatchError(
+            compose(
+                f"images of {expected[0]} channels and {expected[1]} classes, as {source} was trained on",
+                f"{found[0]} channels and {found[1]} classes",
+                "give the data it was trained on, or train a teacher on these",
+            )
+        )
+    _require_recognition(classifier, data, source)
+    work.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, work / _PUBLISHED)
+    _describe(work, data, {"network": _CIFAR_RESNET})
+    return Teacher(classifier, data.class_names, channels, size, (classifier,))
+
+
+def _require_recognition(classifier: nn.Module, data: ImageSet, source: Path) -> None:
+    """Check on images spread over ``data`` that a classifier without class names has the data's classes.
+
+    Raises:
+        MismatchError: most of the images get another class than theirs.
+    """
+    asked = torch.linspace(0, len(data) - 1, min(_ASKED, len(data))).long()
+    right = predict(classifier, data.images[asked], "cpu").argmax(1) == data.labels[asked]
+    if right.float().mean() <= 0.5:
+        raise MismatchError(
+            compose(
+                f"the classes that {source} was trained with in its order: {data.class_names[0]!r} first",
+                f"{100 * right.float().mean():.0f} % of {len(asked):,} training images recognised",
+                "give the data it was trained on, with its classes in that order",
+            )
+        )
+
+
 def identify_import(path: str) -> str:
     """Return what tells one importable teacher from another: a hash of its files, or its name on the hub."""
     source = Path(path)
+    if source.is_file():
+        return sha256_file(source)
     if not source.is_dir():
         return f"hub:{path}"
     if (source / TEACHER_DESCRIPTION).is_file():
@@ -204,6 +257,11 @@ def load_teacher(folder: Path) -> Teacher:
             require_preparation(folder / TEACHER_DESCRIPTION, found)
             preparation = Preparation.from_dict(found["preparation"])
             snapshots = (_reopen(folder, preparation, len(found["class_names"])),)
+        elif found["network"] == _CIFAR_RESNET:
+            published = load_cifar_resnet(folder / _PUBLISHED)
+            if published.linear.out_features != len(found["class_names"]):
+                raise ValueError(f"{len(found['class_names'])} class names for other weights")
+            snapshots = (published,)
         else:
             snapshots = tuple(_load_snapshots(folder, found))
     except (OSError, ValueError, KeyError, TypeError) as failure:

@@ -13,7 +13,8 @@ from transformers import AutoImageProcessor, AutoModelForImageClassification
 from aerogel.condense.api import Condensed
 from aerogel.condense.collation import DistillationCollator, ViewKey, ViewKeys
 from aerogel.condense.condensed import CondensedSet
-from aerogel.condense.families.classifier import ImageClassifier, read_preparation
+from aerogel.condense.families.classifier import ImageClassifier
+from aerogel.condense.families.preparation import read_preparation
 from aerogel.errors import ConfigError, MismatchError
 from tests.unit.condense import tiny
 

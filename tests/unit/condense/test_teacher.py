@@ -14,6 +14,7 @@ from torch import nn
 
 from aerogel.condense.api import Condensed
 from aerogel.condense.config import FitConfig, TeacherConfig, ViewConfig
+from aerogel.condense.families.cifar_resnet import load_cifar_resnet
 from aerogel.condense.teacher import (
     TEACHER_DESCRIPTION,
     Teacher,
@@ -29,6 +30,7 @@ from aerogel.condense.teacher import (
     train_teacher,
 )
 from aerogel.errors import DataError, IntegrityError, MismatchError
+from aerogel.zoo.imageset import ImageSet
 from tests.unit.condense import tiny
 
 DATA = tiny.draw(12)
@@ -213,6 +215,52 @@ def test_a_transformers_classifier_of_other_classes_is_refused(tmp_path: Path) -
     source = tiny.write_classifier(tmp_path / "source", names=("bar", "ring", "dot"))
     with pytest.raises(MismatchError, match="1: 'ring' against 'dot'"):
         import_teacher(str(source), DATA, tmp_path / "work")
+    assert not (tmp_path / "work").exists()
+
+
+def name_by(file: Path, shift: int = 0) -> ImageSet:
+    """Return colour images whose labels are what the network in ``file`` says, ``shift`` classes on."""
+    data = tiny.draw(12, channels=3, size=16)
+    said = predict(load_cifar_resnet(file), data.images, "cpu").argmax(1)
+    return replace(data, labels=(said + shift) % len(tiny.NAMES))
+
+
+def test_published_weights_are_imported(tmp_path: Path) -> None:
+    file = tiny.write_cifar_resnet(tmp_path / "net.safetensors")
+    data = name_by(file)
+    found = import_teacher(str(file), data, tmp_path / "work")
+    expected = predict(found.classifier, data.images, "cpu")
+    before = identify_import(str(file))
+    assert identify_import(str(shutil.copyfile(file, tmp_path / "copy.safetensors"))) == before
+    file.unlink()
+    teacher = load_teacher(tmp_path / "work")
+    assert torch.equal(predict(teacher.classifier, data.images, "cpu"), expected)
+    assert (teacher.class_names, teacher.channels, teacher.size) == (tiny.NAMES, 3, 16)
+    assert teacher.snapshots == (teacher.classifier,)
+    description = tmp_path / "work" / "teacher.json"
+    whole = description.read_text()
+    description.write_text(whole.replace('"bar"', '"bar", "box"'))
+    with pytest.raises(IntegrityError, match="4 class names"):
+        load_teacher(tmp_path / "work")
+    description.write_text(whole)
+    (tmp_path / "work" / "published.safetensors").write_bytes(b"none")
+    with pytest.raises(IntegrityError, match="cannot be read"):
+        load_teacher(tmp_path / "work")
+
+
+def test_published_weights_for_other_data_are_refused(tmp_path: Path) -> None:
+    file = tiny.write_cifar_resnet(tmp_path / "net.safetensors")
+    four = tiny.draw(12, channels=3, size=16, names=("bar", "dot", "ring", "box"))
+    for data, told in (
+        (name_by(file, shift=1), "0 % of 36 training images"),
+        (four, "3 channels and 4 classes"),
+        (tiny.draw(12, size=16), "1 channels and 3 classes"),
+    ):
+        with pytest.raises(MismatchError, match=told):
+            import_teacher(str(file), data, tmp_path / "work")
+    file.write_bytes(b"none")
+    with pytest.raises(DataError, match="cannot be read"):
+        import_teacher(str(file), tiny.draw(12), tmp_path / "work")
     assert not (tmp_path / "work").exists()
 
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from aerogel.condense.config import CondenseConfig
 from aerogel.condense.families.backbone import Backbone, hash_weights
+from aerogel.condense.families.cifar_resnet import CifarResNet, Shape
 from aerogel.condense.sources import Sources
 from aerogel.core.config import from_dict
 from aerogel.zoo.imageset import ImageSet
@@ -173,6 +175,18 @@ def write_classifier(
     text = json.dumps({**settings, "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], **processor})
     (folder / "preprocessor_config.json").write_text(text, encoding="utf-8")
     return folder
+
+
+def write_cifar_resnet(file: Path, *, projected: bool = False) -> Path:
+    """Write a CIFAR ResNet of 4, 8 and 16 channels for the three classes, with random weights."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = CifarResNet(Shape((1, 2, 1), 4, len(NAMES), projected))
+        for name, value in network.state_dict().items():
+            if name.endswith(("running_mean", "running_var")):
+                value.uniform_(0.1, 0.5)
+    save_file(network.state_dict(), file)
+    return file
 
 
 def rename(data: ImageSet, names: tuple[str, ...]) -> ImageSet:
