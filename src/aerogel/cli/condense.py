@@ -128,7 +128,7 @@ def _show_rows(result: Condensed, screen: Screen) -> None:
 
 
 def _show_networks(rows: Sequence[Row], network: str, screen: Screen) -> None:
-    from aerogel.condense.exhibits import NAMES
+    from aerogel.condense.exhibits import name_labels
     from aerogel.condense.standing import cross_networks, list_networks, write_percent
 
     crossed = cross_networks(rows, network)
@@ -136,7 +136,7 @@ def _show_networks(rows: Sequence[Row], network: str, screen: Screen) -> None:
         return
     networks = list_networks(crossed)
     cells = [
-        (NAMES[row.labels], row.images, *(write_percent(row.accuracies.get(name)) for name in networks))
+        (name_labels(row.labels), row.images, *(write_percent(row.accuracies.get(name)) for name in networks))
         for row in crossed
     ]
     header = ("labels", "images", *networks)
@@ -144,14 +144,17 @@ def _show_networks(rows: Sequence[Row], network: str, screen: Screen) -> None:
 
 
 def _show_scores(rows: Sequence[Row], network: str, screen: Screen) -> None:
-    from aerogel.condense.exhibits import NAMES
+    from aerogel.condense.exhibits import name_labels
     from aerogel.condense.standing import rank_rows, write_share
 
     standings = rank_rows(rows, network)
     if not standings:
         return
     cells = [
-        (NAMES[each.labels], *(write_share(score) for score in (each.ior, each.hlr, each.lrs, each.ars)))
+        (
+            name_labels(each.labels),
+            *(write_share(score) for score in (each.ior, each.hlr, each.lrs, each.ars)),
+        )
         for each in standings
     ]
     header = ("labels", "IOR", "HLR", "LRS", "ARS")

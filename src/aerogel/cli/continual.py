@@ -68,12 +68,16 @@ def continual_command(
 def show_lanes(found: Curriculum, screen: Screen) -> None:
     """Show the accuracy after each step, a row for each kind of labels."""
     from aerogel.condense.curriculum import name_lane
-    from aerogel.condense.exhibits import NAMES
+    from aerogel.condense.exhibits import name_labels
     from aerogel.condense.standing import write_percent
 
     columns = tuple(f"{count} classes" for count in found.classes)
     rows = [
-        (name_lane(lane, NAMES), *(write_percent(each) for each in lane.accuracies), write_percent(lane.mean))
+        (
+            name_lane(lane, name_labels),
+            *(write_percent(each) for each in lane.accuracies),
+            write_percent(lane.mean),
+        )
         for lane in found.lanes
     ]
     header = ("labels", *columns, "mean")

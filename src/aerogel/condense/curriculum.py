@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -138,22 +138,22 @@ def read_curricula(folder: Path) -> tuple[Curriculum, ...]:
     return tuple(sorted(found, key=lambda each: each.steps))
 
 
-def describe_curricula(run: Run, names: Mapping[str, str]) -> list[Section]:
+def describe_curricula(run: Run, name: Callable[[str], str]) -> list[Section]:
     """Return the section of the class-incremental results, if there are any."""
     if not run.curricula:
         return []
     seeds = len(run.config.student.seeds)
     blocks: list[Curve | TableBlock] = []
     for each in run.curricula:
-        lanes = [(name_lane(lane, names), lane) for lane in each.lanes]
+        lanes = [(name_lane(lane, name), lane) for lane in each.lanes]
         series = [
             Series(
-                name,
+                title,
                 each.classes,
                 [a.value for a in lane.accuracies],
                 [a.spread or 0.0 for a in lane.accuracies] if seeds > 1 else None,
             )
-            for name, lane in lanes
+            for title, lane in lanes
         ]
         blocks.append(
             Curve(
@@ -164,7 +164,9 @@ def describe_curricula(run: Run, names: Mapping[str, str]) -> list[Section]:
                 y_unit="%",
             )
         )
-        rows = [(name, write_percent(lane.accuracies[-1]), f"{lane.mean.value:.1f}") for name, lane in lanes]
+        rows = [
+            (title, write_percent(lane.accuracies[-1]), f"{lane.mean.value:.1f}") for title, lane in lanes
+        ]
         blocks.append(TableBlock(("labels", "after the last step (%)", "mean over the steps (%)"), rows))
     text = (
         "Classes arrive in groups, in an order drawn for each seed. At each step a new student learns from "
@@ -174,9 +176,9 @@ def describe_curricula(run: Run, names: Mapping[str, str]) -> list[Section]:
     return [Section("Learning classes step by step", text, blocks)]
 
 
-def name_lane(lane: Lane, names: Mapping[str, str]) -> str:
-    """Name the labels and images of a lane; ``names`` are those of the kinds of labels."""
-    return f"{'random images, ' if lane.images == 'random' else ''}{names[lane.labels]}"
+def name_lane(lane: Lane, name: Callable[[str], str]) -> str:
+    """Name the labels and images of a lane; ``name`` names a kind of labels."""
+    return f"{'random images, ' if lane.images == 'random' else ''}{name(lane.labels)}"
 
 
 def _tell_seeds(seeds: int) -> str:

@@ -42,8 +42,8 @@ def describe_sections(run: Run) -> tuple[Section, ...]:
     """Return the sections of the report, without those that the run has no figures for."""
     sections = [_show_images(run)]
     if run.rows:
-        sections += [_show_accuracy(run), *describe_students(run, NAMES)]
-    sections += describe_curricula(run, NAMES)
+        sections += [_show_accuracy(run), *describe_students(run, name_labels)]
+    sections += describe_curricula(run, name_labels)
     return (*sections, _show_storage(run), _show_fidelity(run))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -135,23 +135,23 @@ def list_networks(rows: Sequence[CrossRow]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for row in rows for name in row.accuracies))
 
 
-def describe_students(run: Run, names: Mapping[str, str]) -> list[Section]:
-    """Return the sections that need several rows at once; ``names`` are those of the kinds of labels."""
+def describe_students(run: Run, name: Callable[[str], str]) -> list[Section]:
+    """Return the sections that need several rows at once; ``name`` names a kind of labels."""
     network = run.config.student.network
     found = []
     crossed = cross_networks(run.rows, network)
     if crossed:
-        found.append(_show_networks(crossed, names))
+        found.append(_show_networks(crossed, name))
     standings = rank_rows(run.rows, network)
     if standings:
-        found.append(_show_scores(standings, names))
+        found.append(_show_scores(standings, name))
     return found
 
 
-def _show_networks(crossed: Sequence[CrossRow], names: Mapping[str, str]) -> Section:
+def _show_networks(crossed: Sequence[CrossRow], name: Callable[[str], str]) -> Section:
     networks = list_networks(crossed)
     rows = [
-        (names[row.labels], row.images, *(write_percent(row.accuracies.get(name)) for name in networks))
+        (name(row.labels), row.images, *(write_percent(row.accuracies.get(each)) for each in networks))
         for row in crossed
     ]
     return Section(
@@ -161,9 +161,9 @@ def _show_networks(crossed: Sequence[CrossRow], names: Mapping[str, str]) -> Sec
     )
 
 
-def _show_scores(standings: Sequence[Standing], names: Mapping[str, str]) -> Section:
+def _show_scores(standings: Sequence[Standing], name: Callable[[str], str]) -> Section:
     rows = [
-        (names[each.labels], *(write_share(score) for score in (each.ior, each.hlr, each.lrs, each.ars)))
+        (name(each.labels), *(write_share(score) for score in (each.ior, each.hlr, each.lrs, each.ars)))
         for each in standings
     ]
     text = (

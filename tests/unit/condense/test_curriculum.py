@@ -21,7 +21,7 @@ from aerogel.condense.curriculum import (
     sum_up_steps,
     write_curriculum,
 )
-from aerogel.condense.exhibits import NAMES
+from aerogel.condense.exhibits import name_labels
 from aerogel.errors import ConfigError, DataError, IntegrityError
 from aerogel.report import Curve, Report, TableBlock, render_report
 
@@ -78,14 +78,14 @@ def test_files_give_back_what_was_written(tmp_path: Path) -> None:
 def test_the_section_shows_every_lane(seeds: tuple[int, ...]) -> None:
     config = SimpleNamespace(student=StudentConfig(seeds=seeds))
     bare: Any = SimpleNamespace(curricula=(), config=config)
-    assert describe_curricula(bare, NAMES) == []
+    assert describe_curricula(bare, name_labels) == []
     run: Any = SimpleNamespace(curricula=(FOUND,), config=config)
-    (section,) = describe_curricula(run, NAMES)
+    (section,) = describe_curricula(run, name_labels)
     curve, table = section.blocks
     assert isinstance(curve, Curve) and isinstance(table, TableBlock)
     assert [series.x for series in curve.series] == [(2, 4), (2, 4)]
     assert (curve.series[0].spread is None) == (len(seeds) == 1)
-    assert name_lane(FOUND.lanes[1], NAMES) == "random images, hard labels"
+    assert name_lane(FOUND.lanes[1], name_labels) == "random images, hard labels"
     assert table.rows[0] == ("label generator", "82.0 ± 2.8", "86.5")
     assert "2 steps" in render_report(Report("Title", sections=[section]))
 

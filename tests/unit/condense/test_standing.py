@@ -10,7 +10,7 @@ import pytest
 
 from aerogel.condense.comparison import Row
 from aerogel.condense.config import StudentConfig
-from aerogel.condense.exhibits import NAMES
+from aerogel.condense.exhibits import name_labels
 from aerogel.condense.standing import (
     cross_networks,
     describe_students,
@@ -93,10 +93,13 @@ def test_figures_are_written_with_their_spread() -> None:
 def test_the_sections_are_those_that_have_rows() -> None:
     def sections(rows: list[Row]) -> list[Any]:
         run: Any = SimpleNamespace(rows=rows, config=SimpleNamespace(student=StudentConfig()))
-        return describe_students(run, NAMES)
+        return describe_students(run, name_labels)
 
     assert sections(MAIN[:3]) == []
     found = sections(MAIN + ALL + OTHERS)
     assert [each.title for each in found] == ["Other networks", "What the images themselves are worth"]
+    coded = [replace(each, labels="stored-int8") for each in MAIN + OTHERS if each.labels == "generator"]
+    found = sections(MAIN + ALL + OTHERS + coded)
     page = render_report(Report("Title", sections=found))
+    assert "all labels stored, int8" in page
     assert "vit-t (%)" in page and "HLR (lower is better)" in page
