@@ -50,6 +50,13 @@ class ConvNet(nn.Module):
         return logits
 
 
+def _build_shortcut(inputs: int, outputs: int, stride: int) -> nn.Module:
+    """Return what a block's input passes beside it: itself, or its projection where the shape changes."""
+    if stride == 1 and inputs == outputs:
+        return nn.Identity()
+    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+
+
 class ResidualBlock(nn.Module):
     """Apply the basic block of a residual network (arXiv 1512.03385, figure 5 left)."""
 
@@ -59,11 +66,7 @@ class ResidualBlock(nn.Module):
         self.norm1 = nn.BatchNorm2d(outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+        self.shortcut = _build_shortcut(inputs, outputs, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the block's output for ``features`` [B, inputs, H, W]."""
@@ -114,11 +117,7 @@ class Bottleneck(nn.Module):
         self.norm2 = nn.BatchNorm2d(inner)
         self.conv3 = nn.Conv2d(inner, outputs, 1, bias=False)
         self.norm3 = nn.BatchNorm2d(outputs)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
+        self.shortcut = _build_shortcut(inputs, outputs, stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """Return the block's output for ``features`` [B, inputs, H, W]."""
