@@ -81,7 +81,9 @@ class AlignConfig:
     ``weighting`` "paper" is constant at ``weight`` for bottlenecks and falling ("dynamic") for the embedding.
     ``repair_qkv`` lets queries, keys and values of global blocks count, which the published code forgets.
     ``mask_padding`` "all" leaves out what fills up windows and photos, "windows" the former, "none" nothing,
-    as published.
+    as published. ``relative`` divides each error by the mean square of what it is compared with. The
+    published errors of the embedding are so small that the derivatives of many weights lie below the 1e-8
+    that Adam adds to their size, and that the features' errors are hundreds of times larger.
 
     ``dtype`` is what is computed in (weights stay as they are). ``checkpoint_blocks`` computes each block
     twice instead of keeping all that happens in it. ``cache_bytes`` is how much disk the teacher's embeddings
@@ -104,6 +106,7 @@ class AlignConfig:
     weighting: Weighting = "paper"
     repair_qkv: bool = True
     mask_padding: Padding = "all"
+    relative: bool = True
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     checkpoint_blocks: bool = True
     cache_bytes: int = 8 * 2**30

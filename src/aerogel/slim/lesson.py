@@ -99,7 +99,7 @@ class Tutor:
         Raises:
             MismatchError: the student's features do not fit the teachers'.
         """
-        weight = self.lesson.weigh(epoch, self.config)
+        weight, relative = self.lesson.weigh(epoch, self.config), self.config.relative
         pixels = torch.cat([each.pixels for each in batch])
         real = self._mask(batch)
         bottlenecks = weight > 0 and self.lesson.phase == "bottleneck"
@@ -115,10 +115,11 @@ class Tutor:
             with observe(self.student, residuals=residuals, bottlenecks=bottlenecks) as seen:
                 student = seen.encode(_fit(pixels, self.student), real)
             if self.lesson.phase == "bottleneck":
-                return bottleneck_loss(student, teacher, weight, repaired=self.config.repair_qkv)
+                repaired = self.config.repair_qkv
+                return bottleneck_loss(student, teacher, weight, repaired=repaired, relative=relative)
             if self.lesson.phase == "embedding":
-                return embedding_loss(student, before, teacher, weight)
-            return output_loss(student, teacher)
+                return embedding_loss(student, before, teacher, weight, relative=relative)
+            return output_loss(student, teacher, relative=relative)
 
     def _mask(self, batch: Sequence[Shown]) -> Tensor | None:
         if self.config.mask_padding == "none":

@@ -40,105 +40,124 @@ def embedding_weight(epoch: int, epochs: int = 10) -> float:
     return (epochs - epoch - 1) / epochs if epoch < epochs else 0.0
 
 
-def mean_error(pairs: Iterable[_Pair], images: int) -> Tensor:
+def mean_error(pairs: Iterable[_Pair], images: int, *, relative: bool = False) -> Tensor:
     """Return the mean squared error over all elements of several pairs, each image counting alike.
 
     Pairs are (one [N, h, w, C], other alike, boolean mask [N, h, w] or None for all), N a multiple of
     ``images`` with the parts of an image together. As in the published code pairs stand as if concatenated:
     an element counts alike in whichever pair it is, and so a pair with twice the channels counts twice. An
     image's mean is over its real tokens alone, so that the result depends neither on padding nor on which
-    images come together. The gradient goes to the first of each pair alone.
+    images come together. The gradient goes to the first of each pair alone. If ``relative``, each image's
+    mean is divided by the mean square of the others, over the same tokens: 1 is the error of all zeros.
 
     Raises:
         MismatchError: the shapes differ, or there is no pair.
     """
     sums: list[Tensor] = []
-    counts: list[Tensor] = []
+    sizes: list[Tensor] = []
     for one, other, real in pairs:
         _require_alike(one, other)
         errors, count = _sum_by_image(one, other, real, images)
         sums.append(errors)
-        counts.append(count)
+        if relative:
+            count, _ = _sum_by_image(other, torch.zeros_like(other), real, images)
+        sizes.append(count)
     if not sums:
         raise MismatchError(
             compose("features to compare", "none", "observe both models with what the loss is of")
         )
-    total, elements = torch.stack(sums).sum(0), torch.stack(counts).sum(0)
+    total, size = torch.stack(sums).sum(0), torch.stack(sizes).sum(0)
     # An image without a real token has no error, rather than none that is a number.
-    return (total / elements.clamp(min=1)).mean()
+    return (total / torch.where(size > 0, size, 1)).mean()
 
 
-def output_loss(student: Features, teacher: Features) -> Loss:
+def output_loss(student: Features, teacher: Features, *, relative: bool = False) -> Loss:
     """Return the error of what decoders see, MSE(t_student, t_teacher).
 
     That is the final embedding ("output") and, between SAM-HQ's with their decoders, what these make of the
-    first global block ("details"), which the embedding does not show; both count alike.
+    first global block ("details"), which the embedding does not show; both count alike. If ``relative``,
+    errors are divided by the mean square of what the teacher says, as :func:`mean_error` does it.
     """
-    terms = _output_terms(student, teacher)
+    terms = _output_terms(student, teacher, relative)
     return Loss(_add(terms), _read(terms))
 
 
-def bottleneck_loss(student: Features, teacher: Features, weight: float, *, repaired: bool = True) -> Loss:
+def bottleneck_loss(
+    student: Features, teacher: Features, weight: float, *, repaired: bool = True, relative: bool = False
+) -> Loss:
     """Return the loss of bottleneck aligning: a · MSE(H) + (1 - a) · MSE(t), with a = ``weight``.
 
     MSE(H) is the sum of three means, as in the published code: over queries, keys and values of the windowed
     blocks ("window_qkv"), of the global ones ("global_qkv"), and over the MLPs' hidden channels ("hidden").
     Each is over all elements of all its blocks, so a wider block counts more. That code compares the global
     term with itself, so that it is always zero; without ``repaired`` it is zero here too. Implements eq. 5 of
-    arXiv 2312.05284. At weight 0 bottlenecks need not have been observed.
+    arXiv 2312.05284. At weight 0 bottlenecks need not have been observed. If ``relative``, each error is
+    divided by the mean square of what the teacher has there.
 
     Raises:
         MismatchError: the bottlenecks have other widths, or were not observed.
     """
     if weight == 0:
-        return output_loss(student, teacher)
+        return output_loss(student, teacher, relative=relative)
     pairs = _pair_blocks(student.bottlenecks, teacher.bottlenecks)
     images, real = student.embedding.shape[0], student.real
     windows = [_qkv_pair(one, other, real) for one, other in pairs if one.window]
     whole = [_qkv_pair(one, other, real) for one, other in pairs if not one.window]
     terms = {}
     if windows:
-        terms["window_qkv"] = mean_error(windows, images)
+        terms["window_qkv"] = mean_error(windows, images, relative=relative)
     if whole:
-        error = mean_error(whole, images)
+        error = mean_error(whole, images, relative=relative)
         terms["global_qkv"] = error if repaired else torch.zeros_like(error)
-    terms["hidden"] = mean_error(((one.hidden, other.hidden, real) for one, other in pairs), images)
-    output = _output_terms(student, teacher)
+    hidden = ((one.hidden, other.hidden, real) for one, other in pairs)
+    terms["hidden"] = mean_error(hidden, images, relative=relative)
+    output = _output_terms(student, teacher, relative)
     return Loss(weight * _add(terms) + (1.0 - weight) * _add(output), _read({**terms, **output}))
 
 
-def embedding_loss(student: Features, before: Features | None, teacher: Features, weight: float) -> Loss:
+def embedding_loss(
+    student: Features,
+    before: Features | None,
+    teacher: Features,
+    weight: float,
+    *,
+    relative: bool = False,
+) -> Loss:
     """Return the loss of embedding aligning: a · (MSE(E1, E2) + MSE(t1, t2)) + (1 - a) · MSE(t0, t2).
 
     a is ``weight``; 2 is the student, 1 the model ``before`` its bottlenecks were pruned, 0 the first
     ``teacher``. MSE(E) ("residuals") is the mean over all elements of the residual stream at all its places.
     Heads and bottlenecks play no part, so the student may have fewer. At weight 0 ``before`` may be None.
+    If ``relative``, each error is divided by the mean square of what the model to learn from has there.
     Implements eq. 7 of arXiv 2312.05284.
 
     Raises:
         MismatchError: the residual streams differ in width, or were not observed.
     """
     if weight == 0:
-        return output_loss(student, teacher)
+        return output_loss(student, teacher, relative=relative)
     if before is None or len(before.residuals) != len(student.residuals):
         got = "none before" if before is None else f"{len(before.residuals)} and {len(student.residuals)}"
         remedy = "observe both with residuals=True; pruned bottlenecks leave them as they are"
         raise MismatchError(compose("residual streams of the same places in both models", got, remedy))
     images, real = student.embedding.shape[0], student.real
     pairs = zip(before.residuals, student.residuals, strict=True)
-    residuals = mean_error(((two, one, real) for one, two in pairs), images)
-    former, output = _output_terms(student, before), _output_terms(student, teacher)
+    residuals = mean_error(((two, one, real) for one, two in pairs), images, relative=relative)
+    former = _output_terms(student, before, relative)
+    output = _output_terms(student, teacher, relative)
     terms = {"residuals": residuals, **{f"before_{name}": value for name, value in former.items()}}
     return Loss(weight * _add(terms) + (1.0 - weight) * _add(output), _read({**terms, **output}))
 
 
-def _output_terms(student: Features, teacher: Features) -> dict[str, Tensor]:
+def _output_terms(student: Features, teacher: Features, relative: bool) -> dict[str, Tensor]:
     images, real = student.embedding.shape[0], student.real
-    terms = {"output": mean_error([_channels_last(student.embedding, teacher.embedding, real)], images)}
+    pair = _channels_last(student.embedding, teacher.embedding, real)
+    terms = {"output": mean_error([pair], images, relative=relative)}
     if student.details is not None and teacher.details is not None:
         ratio = student.details.shape[-1] // student.embedding.shape[-1]
         fine = None if real is None else real.repeat_interleave(ratio, 1).repeat_interleave(ratio, 2)
-        terms["details"] = mean_error([_channels_last(student.details, teacher.details, fine)], images)
+        pair = _channels_last(student.details, teacher.details, fine)
+        terms["details"] = mean_error([pair], images, relative=relative)
     return terms
 
 

@@ -35,12 +35,13 @@ def tutor(made: tuple[Any, Lesson], folder: Path, config: AlignConfig = CONFIG, 
     return Tutor(student, lesson, config, plan_cache(folder, "t", SHAPES, 5, budget), "cpu")
 
 
+@pytest.mark.parametrize("relative", [False, True])
 @pytest.mark.parametrize("padding", ["all", "windows", "none"])
 @pytest.mark.parametrize("phase", ["bottleneck", "embedding", "output"])
-def test_losses_are_those_of_the_features(phase: Phase, padding: Any, tmp_path: Path) -> None:
+def test_losses_are_those_of_the_features(phase: Phase, padding: Any, relative: bool, tmp_path: Path) -> None:
     made = make(phase)
     student, lesson = made
-    config = replace(CONFIG, mask_padding=padding, repair_qkv=False)
+    config = replace(CONFIG, mask_padding=padding, repair_qkv=False, relative=relative)
     batch = shown()
     pixels = torch.cat([each.pixels for each in batch]).double()
     real = mask_tokens([each.scaled for each in batch], 4, 16)
@@ -54,11 +55,11 @@ def test_losses_are_those_of_the_features(phase: Phase, padding: Any, tmp_path: 
     ours, first = look(student), look(lesson.teacher)
     found = tutor(made, tmp_path, config).examine(0, batch)
     if phase == "bottleneck":
-        wanted = bottleneck_loss(ours, first, 0.5, repaired=False)
+        wanted = bottleneck_loss(ours, first, 0.5, repaired=False, relative=relative)
     elif phase == "embedding":
-        wanted = embedding_loss(ours, look(lesson.before), first, 0.5)
+        wanted = embedding_loss(ours, look(lesson.before), first, 0.5, relative=relative)
     else:
-        wanted = output_loss(ours, first)
+        wanted = output_loss(ours, first, relative=relative)
     assert torch.allclose(found.total, wanted.total, rtol=1e-12)
     assert found.terms == pytest.approx(dict(wanted.terms), rel=1e-12)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -72,6 +73,30 @@ def test_the_mean_error_is_that_of_loops() -> None:
     assert float(mean_error(whole, images)) == pytest.approx(float(wanted), rel=1e-12)
 
 
+def test_the_relative_error_is_each_images_share_of_what_is_compared_with() -> None:
+    generator = torch.Generator().manual_seed(0)
+    one, other = (torch.randn(4, 2, 3, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    real = torch.rand(4, 2, 3, generator=generator) > 0.3
+    pairs = [(one, other, real), (3 * one, 3 * other, None)]
+    # The second image's share must not change when all of it grows.
+    scale = torch.tensor([1.0, 1.0, 7.0, 7.0], dtype=torch.float64)[:, None, None, None]
+    grown = [(each * scale, their * scale, mask) for each, their, mask in pairs]
+    shares = []
+    for image in (slice(0, 2), slice(2, 4)):
+        kept = real[image]
+        error = (one[image] - other[image]).square()
+        power = other[image].square()
+        shares.append((error[kept].sum() + 9 * error.sum()) / (power[kept].sum() + 9 * power.sum()))
+    wanted = float(sum(shares)) / 2
+    assert float(mean_error(pairs, 2, relative=True)) == pytest.approx(wanted, rel=1e-12)
+    assert float(mean_error(grown, 2, relative=True)) == pytest.approx(wanted, rel=1e-12)
+    nothing = torch.zeros_like(other)
+    assert float(mean_error([(nothing, other, real)], 2, relative=True)) == pytest.approx(1.0)
+    # Where there is nothing to compare with, the sum stays: no division by zero.
+    assert math.isfinite(float(mean_error([(one, nothing, real)], 2, relative=True)))
+    assert float(mean_error([(one, other, torch.zeros_like(real))], 2, relative=True)) == 0.0
+
+
 def test_the_error_has_the_gradient_of_its_formula() -> None:
     generator = torch.Generator().manual_seed(0)
     one = torch.randn(4, 2, 2, 3, generator=generator, dtype=torch.float64, requires_grad=True)
@@ -131,13 +156,17 @@ def test_a_copy_has_no_error(family: str) -> None:
         assert float(loss.total.detach()) == 0 and set(loss.terms.values()) == {0.0}
 
 
-def test_losses_are_their_formulas() -> None:
+@pytest.mark.parametrize("relative", [False, True])
+def test_losses_are_their_formulas(relative: bool) -> None:
     teacher, student = moved()
     ours, theirs = look(student, None), look(teacher, None)
 
     def mse(one: list[Tensor], other: list[Tensor]) -> float:
-        ours, theirs = (torch.cat([each.detach().flatten() for each in side]) for side in (one, other))
-        return float((ours - theirs).square().mean())
+        ours, theirs = (
+            torch.cat([each.detach().reshape(2, -1) for each in side], 1) for side in (one, other)
+        )
+        means = (ours - theirs).square().mean(1)
+        return float((means / theirs.square().mean(1) if relative else means).mean())
 
     def pick(found: Features, windows: bool) -> list[Tensor]:
         return [each.qkv for each in found.bottlenecks if bool(each.window) == windows]
@@ -145,15 +174,15 @@ def test_losses_are_their_formulas() -> None:
     output = mse([ours.embedding], [theirs.embedding])
     parts = [mse(pick(ours, each), pick(theirs, each)) for each in (True, False)]
     hidden = mse([each.hidden for each in ours.bottlenecks], [each.hidden for each in theirs.bottlenecks])
-    found = bottleneck_loss(ours, theirs, 0.25)
+    found = bottleneck_loss(ours, theirs, 0.25, relative=relative)
     assert float(found.total.detach()) == pytest.approx(0.25 * (sum(parts) + hidden) + 0.75 * output)
     assert found.terms == pytest.approx(
         {"window_qkv": parts[0], "global_qkv": parts[1], "hidden": hidden, "output": output}
     )
     former = look(build(seed=2), None)
-    residuals = mse(list(former.residuals), list(ours.residuals))
-    again = mse([former.embedding], [ours.embedding])
-    second = embedding_loss(ours, former, theirs, 0.25)
+    residuals = mse(list(ours.residuals), list(former.residuals))
+    again = mse([ours.embedding], [former.embedding])
+    second = embedding_loss(ours, former, theirs, 0.25, relative=relative)
     assert float(second.total.detach()) == pytest.approx(0.25 * (residuals + again) + 0.75 * output)
     assert second.terms == pytest.approx({"residuals": residuals, "before_output": again, "output": output})
 

@@ -112,7 +112,13 @@ def test_the_temperature_is_kept_unless_the_published_fault_is_wanted(photos: Pa
 
 @pytest.mark.parametrize(
     "switch",
-    [{"repair_qkv": False}, {"mask_padding": "windows"}, {"mask_padding": "none"}, {"weighting": "dynamic"}],
+    [
+        {"repair_qkv": False},
+        {"relative": False},
+        {"mask_padding": "windows"},
+        {"mask_padding": "none"},
+        {"weighting": "dynamic"},
+    ],
 )
 def test_each_switch_of_aligning_changes_what_is_learned(
     switch: dict[str, Any], photos: Path, tmp_path: Path
