@@ -44,6 +44,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "slim_as_published": {
         "score": {"criterion": "disturbed-taylor-as-coded", "rescore": False},
         "surgery": {"positions": False, "temperature": False},
+        "reconstruct": {"photos": 0},
         "align": {"repair_qkv": False, "mask_padding": "none", "relative": False},
     },
     "one_step": _ONE_STEP,

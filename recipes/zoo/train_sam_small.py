@@ -6,6 +6,12 @@
     python recipes/zoo/train_sam_small.py --data FOLDER --start runs/sam-small-256/model --image-px 384 \
         --views 2 --distil-epochs 0 --mask-epochs 2 --mask-lr 7e-5 --decoder-share 3 \
         --work runs/sam-small-384 --out runs/sam-small-384/model
+    python recipes/zoo/train_sam_small.py --data FOLDER --start runs/sam-small-384/model --image-px 384 \
+        --views 4 --prompted 4 --distil-epochs 0 --mask-epochs 1 --decoder-share 3 \
+        --work runs/sam-small-new --out runs/sam-small-new/model
+    python recipes/zoo/train_sam_small.py --data FOLDER --start runs/sam-small-new/model --image-px 384 \
+        --views 4 --prompted 4 --distil-epochs 0 --mask-epochs 1 --decoder-share 4 --target surest \
+        --work runs/sam-small --out runs/sam-small/model
 
 FOLDER holds models/mobile_sam.fp16.safetensors and photos/imagenet-samples.parquet. Three steps, each of
 which continues where it was stopped: the teacher looks at views of the photos (sam_views.py; several
@@ -13,7 +19,9 @@ processes can share it, with --teach-only --share I/N); the encoder learns the t
 to its own grid and divided by each channel's spread, as in "Faster Segment Anything" (arXiv 2306.14289);
 then encoder, prompt encoder and mask decoder learn the teacher's masks for points and boxes. The first
 command does that with 16 x 16 tokens, where steps are quick; the second goes on with 24 x 24, which see
-smaller things. Writes a SamModel in fp16.
+smaller things; the third shows it new views, and the last lets it answer a point with the surest of the
+teacher's three guesses, which people agree with more than with the teacher's single answer. Views can be
+linked from one work folder to the next. Writes a SamModel in fp16.
 """
 
 from __future__ import annotations
@@ -33,13 +41,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sam_masks import MASK_PX, bound, mask_loss, shrink
-from sam_views import (
-    Tutor,
-    ViewSettings,
-    load_shards,
-    make_shards,
-    unpack,
-)
+from sam_views import Tutor, ViewSettings, load_shards, make_shards, unpack
 from torch import Tensor
 from torch.nn import functional
 from transformers import SamModel
@@ -65,6 +67,7 @@ class Settings:
     The rate falls by ``layer_decay`` from each block of the encoder to the one before: at one rate for all,
     what the first blocks know is lost within a hundred steps. Masks teach the decoder at ``decoder_share``
     times ``mask_lr``: at 2e-4 for the encoder too, what it learned of the embedding is lost again.
+    ``target`` is what a point is answered with: the teacher's single "answer" or the "surest" of its guesses.
     """
 
     distil_epochs: int = 4
@@ -79,6 +82,7 @@ class Settings:
     prompts: int = 6
     several: float = 0.25
     embedding_weight: float = 0.5
+    target: str = "answer"
     seed: int = 0
 
 
@@ -220,7 +224,7 @@ class Training:
         boxes, wanted = self.pick_boxes(rows, chance)
         losses = {}
         for name, prompt, target in (
-            ("points", {"input_points": points[:, :, None]}, unpack(lessons.prompts["answers"][rows])),
+            ("points", {"input_points": points[:, :, None]}, self.pick_answers(rows)),
             ("boxes", {"input_boxes": boxes}, wanted),
         ):
             masks, scores = self.decode(embedding, prompt, False)
@@ -228,6 +232,16 @@ class Training:
             losses[name] = loss.mean()
             losses[f"{name} scores"] = functional.mse_loss(scores[:, :, 0], overlap)
         return losses
+
+    def pick_answers(self, rows: Tensor) -> Tensor:
+        """Return the masks [B, P, 256, 256] that points are to be answered with."""
+        prompts = self.lessons.prompts
+        if self.settings.target == "answer":
+            return unpack(prompts["answers"][rows])
+        surest = prompts["guess_scores"][rows].argmax(-1)
+        guesses = prompts["guesses"][rows]
+        places = surest[..., None, None].expand(-1, -1, 1, guesses.shape[-1])
+        return unpack(guesses.gather(2, places)[:, :, 0])
 
     def decode(self, embedding: Tensor, prompt: dict[str, Tensor], several: bool) -> tuple[Tensor, Tensor]:
         """Return mask logits [B, P, M, s, s] and scores [B, P, M]."""
@@ -346,6 +360,8 @@ def main() -> None:
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args())
+    if given["target"] not in ("answer", "surest"):
+        parser.error(f"--target: expected answer or surest; got {given['target']}")
     settings = Settings(**{name: given[name] for name in asdict(Settings())})
     torch.set_num_threads(1)
     teacher = load_mobile_sam(given["data"] / "models" / "mobile_sam.fp16.safetensors")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aerogel.slim.api import Slimmed, slim
     from aerogel.slim.canvas import Canvas
     from aerogel.slim.channels import Axis, Channels, Group
-    from aerogel.slim.config import AlignConfig, ScoreConfig, SlimConfig, SurgeryConfig
+    from aerogel.slim.config import AlignConfig, ReconstructConfig, ScoreConfig, SlimConfig, SurgeryConfig
     from aerogel.slim.draft import Draft, draft_plan
     from aerogel.slim.evaluation import evaluate
     from aerogel.slim.families.family import describe
@@ -62,6 +62,7 @@ __all__ = [
     "MobileSamModel",
     "Pipeline",
     "Plan",
+    "ReconstructConfig",
     "ScoreConfig",
     "Segmenter",
     "SlimConfig",
@@ -109,7 +110,7 @@ _HOMES = {
     "alignment": ("AlignState", "align", "estimate_bytes"),
     "canvas": ("Canvas",),
     "channels": ("Axis", "Channels", "Group"),
-    "config": ("AlignConfig", "ScoreConfig", "SlimConfig", "SurgeryConfig"),
+    "config": ("AlignConfig", "ReconstructConfig", "ScoreConfig", "SlimConfig", "SurgeryConfig"),
     "evaluation": ("evaluate",),
     "families.family": ("describe",),
     "families.flex_sam": ("FlexSamModel",),

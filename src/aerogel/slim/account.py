@@ -173,12 +173,19 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
     for phase in PHASES[run.config.method]:
         for stage, label, note in (
             (phase.plan_stage, f"ranking ({phase.cuts})", run.config.score.criterion),
+            (phase.fit_stage, "fitting by least squares", _write_fit(run, phase.fit_stage)),
             (phase.align_stage, f"aligning ({phase.lesson})", f"{run.config.align.epochs} epochs"),
         ):
             if stage in run.timings:
                 lines.append(ReceiptLine(label, format_duration(run.timings[stage]), note))
     lines.append(ReceiptLine("in all", format_duration(sum(run.timings.values()))))
     return tuple(lines)
+
+
+def _write_fit(run: Run, stage: str) -> str:
+    if not (run.folder / stage).is_dir():
+        return ""
+    return f"{read_manifest(run.folder / stage).facts['photos']} photos"
 
 
 def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:

@@ -59,11 +59,35 @@ class SurgeryConfig:
     """Set what surgery keeps; each False puts a fault of the published code back, to measure its worth.
 
     ``positions`` slices and keeps relative positions (False: zero after each pruning), ``temperature`` keeps
-    the logits of heads that lose dimensions (False: divided by the square root of what is left).
+    the logits of heads that lose dimensions (False: divided by the square root of what is left, which shows
+    where nothing is reconstructed: fitted keys have the right size again).
     """
 
     positions: bool = True
     temperature: bool = True
+
+
+@config("slim.reconstruct", version=1)
+@dataclass(frozen=True)
+class ReconstructConfig:
+    """Set how layers are fitted after each pruning, by least squares, to what they gave before it.
+
+    ``photos`` is how many are looked at, 0 to leave the weights as they were cut, as published; fewer are
+    taken where their tokens would fill a GiB. ``ridge`` holds weights to their values after the cut, in
+    shares of the mean square of what they are multiplied with.
+    """
+
+    photos: int = 512
+    ridge: float = 0.03
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes = []
+        if self.photos < 0:
+            mistakes.append(f"photos: expected 0 or more; got {self.photos}")
+        if not self.ridge > 0:
+            mistakes.append(f"ridge: expected a number above 0; got {self.ridge}")
+        return mistakes
 
 
 @config("slim.align", version=1)
@@ -155,6 +179,7 @@ class SlimConfig:
     start: Literal["teacher", "random"] = "teacher"
     score: ScoreConfig = field(default_factory=ScoreConfig)
     surgery: SurgeryConfig = field(default_factory=SurgeryConfig)
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
     seed: int = 0
     device: str = "auto"

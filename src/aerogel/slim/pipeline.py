@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from aerogel.core.config import to_dict
-from aerogel.core.devices import choose_device
+from aerogel.core.devices import choose_device, choose_dtype
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.manifests import Manifest
 from aerogel.core.progress import announce, track
@@ -34,6 +34,7 @@ from aerogel.slim.lesson import Lesson
 from aerogel.slim.lesson import Phase as Lessons
 from aerogel.slim.plan import Plan, identity_plan, load_plan
 from aerogel.slim.planning import make_plan
+from aerogel.slim.reconstruction import measure_photo, reconstruct_
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
 from aerogel.slim.surgery import apply_plan
@@ -55,6 +56,11 @@ class Phase:
         return f"{self.cuts}-plan"
 
     @property
+    def fit_stage(self) -> str:
+        """Return the name of the folder of what was fitted."""
+        return f"{self.cuts}-reconstruction"
+
+    @property
     def align_stage(self) -> str:
         """Return the name of the folder of what was aligned."""
         return f"{self.lesson}-aligning"
@@ -68,6 +74,10 @@ PHASES: dict[str, tuple[Phase, ...]] = {
     ),
     "one-step": (Phase("whole", (("embedding", "heads", "head_dims", "mlp"),), "output"),),
 }
+
+
+# What the tokens of photos may take in memory while layers are fitted.
+_FIT_BYTES = 2**30
 
 
 class Pipeline:
@@ -207,8 +217,7 @@ class Pipeline:
         """Cut the model that a phase begins with, and align what is left."""
         phase, config = self.phases[number], self.config
         plan, before = self._plan(number), self.slim(number)
-        student = self._cut(before, plan)
-        prefix = self.sources.channels.encoder
+        student = self._fit(number, plan)
 
         def build(work: Path) -> Mapping[str, Any]:
             if config.start == "random":
@@ -223,13 +232,8 @@ class Pipeline:
             with closing(run):
                 for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
                     pass
-            trained = {
-                name: value.detach().cpu().contiguous()
-                for name, value in student.state_dict().items()
-                if name.startswith(prefix)
-            }
             if self.leads:
-                write_bytes_atomic(work / WEIGHTS, save(trained))
+                self._write_encoder(student, work)
             return {"losses": read_epochs(work / CHECKPOINT_NAME)}
 
         settings = {
@@ -239,9 +243,48 @@ class Pipeline:
             "lesson": phase.lesson,
         }
         inputs = {**self._inputs(number), "plan": self._staging.done[phase.plan_stage].digest}
+        if phase.fit_stage in self._staging.done:
+            inputs["start"] = self._staging.done[phase.fit_stage].digest
         self._staging.run(phase.align_stage, "slim-weights", settings, inputs, build, together=True)
         student.load_state_dict(load_file(self.out / phase.align_stage / WEIGHTS), strict=False)
         return student.eval()
+
+    def _fit(self, number: int, plan: Plan) -> Any:
+        """Cut the model that a phase begins with; fit what is left to what was there, if that is on."""
+        phase, config = self.phases[number], self.config.reconstruct
+        before = self.slim(number)
+        student = self._cut(before, plan)
+        if not config.photos or plan.is_identity or self.config.start == "random":
+            return student
+
+        def build(work: Path) -> Mapping[str, Any]:
+            most = max(1, _FIT_BYTES // measure_photo(student, before))
+            count = min(config.photos, most, len(self.sources.photos))
+            images = self.sources.draw_images(count, self.config.seed, self.device)
+            watched = track(images, total=count, label="looking at what is to be fitted", unit="photo")
+            half = choose_dtype(self.config.align.dtype, self.device).value == "bfloat16"
+            errors = reconstruct_(student, before, plan, watched, ridge=config.ridge, half=half)
+            self._write_encoder(student, work)
+            return {"photos": count, "errors": [round(error, 6) for error in errors]}
+
+        settings = {
+            "reconstruct": to_dict(config),
+            "surgery": to_dict(self.config.surgery),
+            "dtype": self.config.align.dtype,
+        }
+        inputs = {**self._inputs(number), "plan": self._staging.done[phase.plan_stage].digest}
+        self._staging.run(phase.fit_stage, "slim-weights", settings, inputs, build)
+        student.load_state_dict(load_file(self.out / phase.fit_stage / WEIGHTS), strict=False)
+        return student
+
+    def _write_encoder(self, student: Any, work: Path) -> None:
+        prefix = self.sources.channels.encoder
+        tensors = {
+            name: value.detach().cpu().contiguous()
+            for name, value in student.state_dict().items()
+            if name.startswith(prefix)
+        }
+        write_bytes_atomic(work / WEIGHTS, save(tensors))
 
     def _score(self, model: Any, kinds: Sequence[Kind], stream: str) -> dict[str, Tensor]:
         score = self.config.score

@@ -59,6 +59,23 @@ def apply_plan_(model: Model, plan: Plan) -> Model:
     return model
 
 
+def cut_outputs(model: nn.Module, plan: Plan) -> dict[str, Tensor]:
+    """Return the parameters whose rows ``plan`` cuts, by name, with their columns as they are.
+
+    A linear layer of them takes all that it took and gives what stays of it; keys are multiplied as in
+    :func:`apply_plan_`. Parameters that would not change are left out.
+
+    Raises:
+        DataError: no family knows the model.
+        MismatchError: the plan is for another model.
+    """
+    channels = describe(model)
+    plan.require_fit(channels)
+    places = _find_places(channels, plan.kept)
+    rows = {name: {0: found[0]} for name, found in places.items() if 0 in found}
+    return _exchange(model, channels, rows, plan.widths, _cut)
+
+
 def to_stock(model: nn.Module) -> nn.Module:
     """Return a copy of ``model`` that transformers' own classes can load, padded with zeros where it must be.
 

@@ -65,11 +65,14 @@ def test_the_receipt_holds_the_files_figures(read: Run) -> None:
     receipt = describe_receipt(read)
     assert [each.label for each in receipt.paid] == [
         "ranking (embedding)",
+        "fitting by least squares",
         "aligning (bottleneck)",
         "ranking (bottleneck)",
+        "fitting by least squares",
         "aligning (embedding)",
         "in all",
     ]
+    assert line(receipt, "fitting by least squares").note == "4 photos"
     assert line(receipt, "aligning (bottleneck)").note == "2 epochs"
     before, after = read.before, read.after
     saved = 100 * (1 - after["encoder_parameters"] / before["encoder_parameters"])
@@ -119,6 +122,7 @@ def test_widths_that_differ_are_written_as_a_range(photos: Path, tmp_path: Path)
         tiny.build(dtype=torch.float32),
         layout="flex",
         score={"ranking": "mlp", "normalizer": "mean"},
+        reconstruct={"photos": 0},
         align={"epochs": 1, "repair_qkv": False},
     )
     widths = [found.plan.widths[f"blocks.{index}.mlp"] for index in range(3)]

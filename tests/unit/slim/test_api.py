@@ -130,6 +130,7 @@ def test_uneven_blocks_open_with_open_model(photos: Path, tmp_path: Path) -> Non
         tiny.build(dtype=torch.float32),
         layout="flex",
         score={"ranking": "mlp", "normalizer": "mean"},
+        reconstruct={"photos": 0},
     )
     assert type(found.model).__name__ == "FlexSamModel" and found.plan.layout == "flex"
     assert len({found.plan.widths[f"blocks.{index}.mlp"] for index in range(3)}) > 1

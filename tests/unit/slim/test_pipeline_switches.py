@@ -12,11 +12,13 @@ from aerogel.core.folders import read_manifest
 from aerogel.slim import pipeline as module
 from aerogel.slim.families import describe
 from aerogel.slim.plan import identity_plan
+from aerogel.slim.surgery import apply_plan
 from tests.unit.slim import tiny
 from tests.unit.slim.runs import encoder_weights, pipeline, run, same, teacher, weights
 
 # Steps so small that nothing moves: what is left is what cutting does.
 STILL: dict[str, Any] = {"lr": 1e-30, "epochs": 1}
+OFF = {"photos": 0}
 
 
 def test_without_pruning_nothing_but_aligning_happens(photos: Path, tmp_path: Path) -> None:
@@ -33,6 +35,7 @@ def test_one_step_cuts_once_and_aligns_to_the_output(photos: Path, tmp_path: Pat
     found = run(photos, tmp_path, method="one-step")
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
         "whole-plan",
+        "whole-reconstruction",
         "output-aligning",
         "model",
         "exhibits",
@@ -93,11 +96,14 @@ def test_positions_are_kept_unless_the_published_fault_is_wanted(photos: Path, t
 
 
 def test_the_temperature_is_kept_unless_the_published_fault_is_wanted(photos: Path, tmp_path: Path) -> None:
-    plain = pipeline(photos, tmp_path / "plain", align=STILL, score={"criterion": "magnitude"})
+    plain = pipeline(
+        photos, tmp_path / "plain", align=STILL, reconstruct=OFF, score={"criterion": "magnitude"}
+    )
     hotter = pipeline(
         photos,
         tmp_path / "hotter",
         align=STILL,
+        reconstruct=OFF,
         score={"criterion": "magnitude"},
         surgery={"temperature": False},
     )
@@ -183,3 +189,13 @@ def test_fewer_heads_stay(photos: Path, tmp_path: Path) -> None:
     found = pipeline(photos, tmp_path, heads=1, align=STILL).slim()
     assert found.config.vision_config.num_attention_heads == 1
     assert found.vision_encoder.layers[0].attn.qkv.weight.shape == (24, 8)
+
+
+def test_nothing_is_fitted_where_no_photos_are_for_it(photos: Path, tmp_path: Path) -> None:
+    built = pipeline(photos, tmp_path, align=STILL, reconstruct=OFF)
+    slimmed = encoder_weights(built.slim(1))
+    assert not list(tmp_path.glob("*-reconstruction"))
+    cut = encoder_weights(apply_plan(teacher(), built.plan(1)))
+    assert all(torch.allclose(slimmed[name], cut[name], rtol=0.0, atol=1e-20) for name in cut)
+    fitted = encoder_weights(pipeline(photos, tmp_path / "fitted", align=STILL).slim(1))
+    assert not same(slimmed, fitted)

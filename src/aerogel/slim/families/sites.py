@@ -28,6 +28,27 @@ class BlockSites:
     heads: int
     window: int
 
+    def mix(self, states: Tensor) -> Tensor:
+        """Return what attention mixes from the residual stream [B, g, g, C], before its last projection.
+
+        [B, g, g, heads · dims], where attention sees windows with these put together again.
+        """
+        layer: Any = self.layer
+        seen: list[Tensor] = []
+        hook = layer.attn.proj.register_forward_pre_hook(lambda module, given: seen.append(given[0]))
+        try:
+            given = layer.layer_norm1(states)
+            if self.window:
+                given, padded = layer.window_partition(given, self.window)
+            layer.attn(given)
+        finally:
+            hook.remove()
+        if not self.window:
+            return seen[0]
+        sides = (states.shape[1], states.shape[2])
+        whole: Tensor = layer.window_unpartition(seen[0], self.window, padded, sides)
+        return whole
+
 
 @dataclass(frozen=True)
 class Sites:

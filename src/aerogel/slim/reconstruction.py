@@ -1,0 +1,207 @@
+"""Fit what a pruning left to what was there before it, layer by layer and in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aerogel.errors import DataError, MismatchError, compose
+from aerogel.slim.channels import name_group
+from aerogel.slim.families.family import find_family
+from aerogel.slim.families.sites import BlockSites
+from aerogel.slim.plan import Plan
+from aerogel.slim.segmenter import evaluating
+from aerogel.slim.surgery import cut_outputs
+
+# So many tokens of all photos go into each fit: more change nothing, as those of a photo are much alike.
+_TOKENS = 1 << 17
+
+
+def reconstruct_(
+    student: nn.Module,
+    before: nn.Module,
+    plan: Plan,
+    images: Iterable[Tensor],
+    *,
+    ridge: float = 0.03,
+    half: bool = False,
+) -> list[float]:
+    """Fit the linear layers of the encoder of ``student``, which ``plan`` left of ``before``; in place.
+
+    From the first block to the last each layer is solved by least squares, from what the student's layers so
+    far give it to what its outputs were: queries, keys, values and hidden channels to those of ``before``,
+    and the layers that write to the residual stream to all that it lacks by then, so that errors do not add
+    up. What went is thus said by what stays, as far as it can be. (Section 3.2 of arXiv 1707.06168, for
+    convolutions one at a time.)
+
+    ``images`` yields pixels [1, 3, S, S] as the models take them, whose tokens are held in memory: the
+    residual stream of both models, twice. ``ridge`` holds weights to their values after the cut, in shares
+    of the mean square of what they are multiplied with; ``half`` computes attention in bfloat16.
+
+    Returns the squared error of the residual stream after each block, as a share of its mean square.
+
+    Raises:
+        DataError: there is no image, or no family knows a model.
+        MismatchError: the plan is not for ``before``, or did not make the student.
+    """
+    family = find_family(student)
+    if family.describe(student).sizes != plan.widths:
+        raise MismatchError(
+            compose("what the plan leaves of the model before", "other widths", "pass apply_plan's result")
+        )
+    fitting = _Fitting(student, before, plan, ridge, half)
+    with torch.no_grad(), evaluating(student), evaluating(before):
+        return fitting.run(images)
+
+
+def measure_photo(student: nn.Module, before: nn.Module) -> int:
+    """Return how many bytes :func:`reconstruct_` holds of each photo.
+
+    Raises:
+        DataError: no family knows a model.
+    """
+    channels = [find_family(each).describe(each) for each in (student, before)]
+    widths = [each.sizes["embedding"] for each in channels]
+    sizes = channels[0].sizes
+    mixed = max(
+        sizes[name_group("heads", block)] * sizes[name_group("head_dims", block)]
+        for block in range(channels[0].blocks)
+    )
+    sites = find_family(before).locate(before)
+    side = sites.shape_outputs()["embedding"][-1]
+    return 4 * side**2 * (2 * widths[0] + widths[1] + mixed)
+
+
+class _Fitting:
+    def __init__(self, student: Any, before: Any, plan: Plan, ridge: float, half: bool) -> None:
+        self.sites, self.former = (find_family(each).locate(each) for each in (student, before))
+        self.targets = dict(before.named_parameters()) | cut_outputs(before, plan)
+        self.names = {id(module): name for name, module in before.named_modules()}
+        self.kept = torch.tensor(plan.kept["embedding"])
+        self.ridge, self.half = ridge, half
+        # The residual stream [1, g, g, width] of each photo, in the student and in the model before.
+        self.ours: list[Tensor] = []
+        self.theirs: list[Tensor] = []
+        self.stride = 1
+
+    def run(self, images: Iterable[Tensor]) -> list[float]:
+        for pixels in images:
+            self.ours.append(_embed(self.sites.encoder, pixels))
+            self.theirs.append(_embed(self.former.encoder, pixels))
+        if not self.ours:
+            raise DataError(compose("at least one image", "none", "pass photos to fit the layers on"))
+        tokens = sum(each.shape[1] * each.shape[2] for each in self.ours)
+        self.stride = -(-tokens // _TOKENS)
+        errors = []
+        for ours, theirs in zip(self.sites.blocks, self.former.blocks, strict=True):
+            self._fit_attention_(ours, theirs)
+            self._fit_mlp_(ours, theirs)
+            errors.append(self._measure())
+        self._fit_neck_()
+        return errors
+
+    def _fit_attention_(self, ours: BlockSites, theirs: BlockSites) -> None:
+        mine: Any = ours.layer
+        former: Any = theirs.layer
+        weight, bias = self._find_target(former.attn.qkv)
+        self._fit_(
+            mine.attn.qkv,
+            lambda number: (
+                mine.layer_norm1(self.ours[number]),
+                functional.linear(former.layer_norm1(self.theirs[number]), weight, bias),
+            ),
+        )
+        with self._autocast():
+            given = [ours.mix(state).to(state.dtype) for state in self.ours]
+            for number, state in enumerate(self.theirs):
+                self.theirs[number] = state + former.attn.proj(theirs.mix(state))
+        self._fit_(mine.attn.proj, lambda number: (given[number], self._lacking(number)))
+        self.ours = [state + mine.attn.proj(mixed) for state, mixed in zip(self.ours, given, strict=True)]
+
+    def _fit_mlp_(self, ours: BlockSites, theirs: BlockSites) -> None:
+        mine: Any = ours.layer
+        former: Any = theirs.layer
+        weight, bias = self._find_target(former.mlp.lin1)
+        self._fit_(
+            mine.mlp.lin1,
+            lambda number: (
+                mine.layer_norm2(self.ours[number]),
+                functional.linear(former.layer_norm2(self.theirs[number]), weight, bias),
+            ),
+        )
+        with self._autocast():
+            for number, state in enumerate(self.theirs):
+                self.theirs[number] = state + former.mlp(former.layer_norm2(state))
+
+        def widen(number: int) -> Tensor:
+            found: Tensor = mine.mlp.act(mine.mlp.lin1(mine.layer_norm2(self.ours[number])))
+            return found
+
+        self._fit_(mine.mlp.lin2, lambda number: (widen(number), self._lacking(number)))
+        self.ours = [state + mine.mlp.lin2(widen(number)) for number, state in enumerate(self.ours)]
+
+    def _fit_neck_(self) -> None:
+        encoders: list[Any] = [each.encoder for each in (self.sites, self.former)]
+        mine, former = (each.neck.conv1 for each in encoders)
+        weight = former.weight.flatten(1)
+        self._fit_(mine, lambda number: (self.ours[number], functional.linear(self.theirs[number], weight)))
+
+    def _find_target(self, module: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """Return weight and bias of a layer of the model before, for the outputs that stay."""
+        name = self.names[id(module)]
+        return self.targets[f"{name}.weight"], self.targets.get(f"{name}.bias")
+
+    def _lacking(self, number: int) -> Tensor:
+        return self.theirs[number][..., self.kept.to(self.ours[number].device)] - self.ours[number]
+
+    def _measure(self) -> float:
+        wrong = sum(self._lacking(number).square().sum() for number in range(len(self.ours)))
+        wanted = sum((self._lacking(n) + self.ours[n]).square().sum() for n in range(len(self.ours)))
+        return float(wrong / wanted)
+
+    def _fit_(self, layer: Any, show: Callable[[int], tuple[Tensor, Tensor]]) -> None:
+        """Solve for a linear layer, or a convolution of 1 x 1, from its inputs and wanted outputs."""
+        width, kind = layer.weight.shape[1], layer.weight.dtype
+        inputs = torch.zeros(width + 1, width + 1, dtype=torch.float64)
+        outputs = torch.zeros(width + 1, layer.weight.shape[0], dtype=torch.float64)
+        for number in range(len(self.ours)):
+            given, wanted = (
+                each.flatten(0, 2)[number % self.stride :: self.stride].to(kind) for each in show(number)
+            )
+            given = functional.pad(given, (0, 1), value=1.0)
+            inputs += (given.T @ given).cpu()
+            outputs += (given.T @ wanted).cpu()
+        former = layer.weight.detach().flatten(1).T.double().cpu()
+        solved = _solve(inputs, outputs, former, self.ridge, biased=layer.bias is not None)
+        layer.weight.copy_(solved[:width].T.reshape(layer.weight.shape))
+        if layer.bias is not None:
+            layer.bias.copy_(solved[width])
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.ours[0].device.type, torch.bfloat16, enabled=self.half)
+
+
+def _solve(inputs: Tensor, outputs: Tensor, former: Tensor, ridge: float, *, biased: bool) -> Tensor:
+    """Return the weights [inputs, outputs] of least squares, held to the ``former``; the bias comes last."""
+    width = len(former)
+    if not biased:
+        inputs, outputs = inputs[:width, :width], outputs[:width]
+    powers = inputs.diagonal()[:width]
+    # Inputs that are always zero say nothing, and would leave their weights open.
+    held = ridge * torch.where(powers > 0, powers, powers.mean() + 1)
+    pull = torch.zeros_like(inputs)
+    pull.diagonal()[:width] = held
+    wanted = outputs.clone()
+    wanted[:width] += held[:, None] * former
+    found: Tensor = torch.linalg.solve(inputs + pull, wanted)
+    return found
+
+
+def _embed(encoder: Any, pixels: Tensor) -> Tensor:
+    states: Tensor = encoder.patch_embed(pixels)
+    return states if encoder.pos_embed is None else states + encoder.pos_embed
