@@ -108,14 +108,7 @@ class _Fitting:
     def _fit_attention_(self, ours: BlockSites, theirs: BlockSites) -> None:
         mine: Any = ours.layer
         former: Any = theirs.layer
-        weight, bias = self._find_target(former.attn.qkv)
-        self._fit_(
-            mine.attn.qkv,
-            lambda number: (
-                mine.layer_norm1(self.ours[number]),
-                functional.linear(former.layer_norm1(self.theirs[number]), weight, bias),
-            ),
-        )
+        self._fit_reader_(mine.attn.qkv, mine.layer_norm1, former.attn.qkv, former.layer_norm1)
         with self._autocast():
             given = [ours.mix(state).to(state.dtype) for state in self.ours]
             for number, state in enumerate(self.theirs):
@@ -126,14 +119,7 @@ class _Fitting:
     def _fit_mlp_(self, ours: BlockSites, theirs: BlockSites) -> None:
         mine: Any = ours.layer
         former: Any = theirs.layer
-        weight, bias = self._find_target(former.mlp.lin1)
-        self._fit_(
-            mine.mlp.lin1,
-            lambda number: (
-                mine.layer_norm2(self.ours[number]),
-                functional.linear(former.layer_norm2(self.theirs[number]), weight, bias),
-            ),
-        )
+        self._fit_reader_(mine.mlp.lin1, mine.layer_norm2, former.mlp.lin1, former.layer_norm2)
         with self._autocast():
             for number, state in enumerate(self.theirs):
                 self.theirs[number] = state + former.mlp(former.layer_norm2(state))
@@ -151,10 +137,17 @@ class _Fitting:
         weight = former.weight.flatten(1)
         self._fit_(mine, lambda number: (self.ours[number], functional.linear(self.theirs[number], weight)))
 
-    def _find_target(self, module: nn.Module) -> tuple[Tensor, Tensor | None]:
-        """Return weight and bias of a layer of the model before, for the outputs that stay."""
-        name = self.names[id(module)]
-        return self.targets[f"{name}.weight"], self.targets.get(f"{name}.bias")
+    def _fit_reader_(self, layer: Any, norm: Any, former: nn.Module, former_norm: Any) -> None:
+        """Fit a layer that reads the residual stream to what stays of the former layer's outputs."""
+        name = self.names[id(former)]
+        weight, bias = self.targets[f"{name}.weight"], self.targets.get(f"{name}.bias")
+        self._fit_(
+            layer,
+            lambda number: (
+                norm(self.ours[number]),
+                functional.linear(former_norm(self.theirs[number]), weight, bias),
+            ),
+        )
 
     def _lacking(self, number: int) -> Tensor:
         return self.theirs[number][..., self.kept.to(self.ours[number].device)] - self.ours[number]
