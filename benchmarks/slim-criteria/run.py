@@ -1,13 +1,15 @@
 """Which criterion knows best what the loss of a channel does, on a trained segmenter.
 
     python benchmarks/slim-criteria/run.py --model runs/sam-small/model [--data FOLDER] [--channels 120]
+        [--work FOLDER]
 
 The true damage of a channel is the mean squared error of the image embedding when that channel alone is
 masked (LayerNorm's statistics without it), a mean over photos. It is measured for as many channels of each
 kind, drawn at random over all blocks; the criteria score the same model on other photos. Figures are
 Spearman's rank correlation of score and damage over the channels of a kind, all blocks together, with 95 %
 intervals that draw channels again, and the time that scoring took. FOLDER, by default $AEROGEL_DATA, holds
-photos/imagenet-samples.parquet. Writes results.json beside this file and ends its output with that JSON.
+photos/imagenet-samples.parquet. Writes results.json beside this file and ends its output with that JSON. What
+is finished is kept in --work, so that a killed run goes on.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from aerogel.core.environment import environment
 from aerogel.core.folders import write_text_atomic
 from aerogel.core.randomness import permutation
 from aerogel.slim import Canvas, Channels, describe, identity_plan, mask_channels, open_model, score_channels
+from aerogel.slim.digest import digest_model
 from aerogel.zoo import open_photos
 
 HERE = Path(__file__).parent
@@ -89,13 +92,29 @@ def correlate(scores: NDArray[np.float64], damage: NDArray[np.float64]) -> dict[
 
 
 def judge(
-    scores: Mapping[str, Tensor], drawn: Mapping[str, list[tuple[str, int]]], damage: Mapping[str, Any]
+    scores: Mapping[str, list[float]], drawn: Mapping[str, list[tuple[str, int]]], damage: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the correlation of scores and damage for each kind of channel."""
     return {
-        kind: correlate(np.array([float(scores[name][index]) for name, index in each]), damage[kind])
+        kind: correlate(np.array([scores[name][index] for name, index in each]), damage[kind])
         for kind, each in drawn.items()
     }
+
+
+def obtain(path: Path, make: Callable[[], Any]) -> Any:
+    """Return what is stored at ``path``; make and store it if there is nothing."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text_atomic(path, json.dumps(make()))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def score(model: Any, scored: list[Tensor], criterion: str, draws: int) -> dict[str, Any]:
+    """Return the scores of all channels by group, and the time that it took."""
+    begun = time.perf_counter()
+    found = score_channels(model, scored, criterion, seed=0, draws=draws, kinds=KINDS)
+    seconds = round(time.perf_counter() - begun, 1)
+    return {"scores": {name: each.tolist() for name, each in found.items()}, "seconds": seconds}
 
 
 def main() -> None:
@@ -108,9 +127,12 @@ def main() -> None:
     parser.add_argument("--photos", type=int, default=8, help="that damage is measured on")
     parser.add_argument("--score-photos", type=int, default=64)
     parser.add_argument("--draws", type=int, default=4, help="of noise for each photo")
+    parser.add_argument("--work", type=Path, default=Path("runs/slim-criteria"))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     model = open_model(arguments.model)
+    counts = (arguments.channels, arguments.photos, arguments.score_photos, arguments.draws)
+    work = arguments.work / f"{digest_model(model)[:16]}-{'-'.join(map(str, counts))}"
     canvas = Canvas.of(model)
     source = arguments.data / "photos" / "imagenet-samples.parquet"
     count = arguments.photos + arguments.score_photos
@@ -122,16 +144,19 @@ def main() -> None:
     drawn = draw_channels(describe(model), arguments.channels)
     damage = {}
     for kind, each in drawn.items():
-        damage[kind] = np.array([measure_damage(model, channel, shown, whole) for channel in each])
+        found = obtain(
+            work / f"damage-{kind}.json",
+            lambda each=each: [measure_damage(model, channel, shown, whole) for channel in each],
+        )
+        damage[kind] = np.array(found)
         print(f"{kind}: damage of {len(each)} channels, median {np.median(damage[kind]):.3g}", flush=True)
     figures: dict[str, Any] = {}
     for criterion in CRITERIA:
-        begun = time.perf_counter()
-        scores = score_channels(model, scored, criterion, seed=0, draws=arguments.draws, kinds=KINDS)
-        figures[criterion] = {
-            **judge(scores, drawn, damage),
-            "seconds": round(time.perf_counter() - begun, 1),
-        }
+        made = obtain(
+            work / f"scores-{criterion}.json",
+            lambda criterion=criterion: score(model, scored, criterion, arguments.draws),
+        )
+        figures[criterion] = {**judge(made["scores"], drawn, damage), "seconds": made["seconds"]}
         print(f"{criterion}: {figures[criterion]}", flush=True)
     result = {
         "figures": figures,
