@@ -60,7 +60,7 @@ def mean_error(pairs: Iterable[_Pair], images: int, *, relative: bool = False) -
         errors, count = _sum_by_image(one, other, real, images)
         sums.append(errors)
         if relative:
-            count, _ = _sum_by_image(other, torch.zeros_like(other), real, images)
+            count, _ = _sum_by_image(other.detach(), other.new_zeros(()), real, images)
         sizes.append(count)
     if not sums:
         raise MismatchError(

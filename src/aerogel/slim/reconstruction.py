@@ -149,13 +149,16 @@ class _Fitting:
             ),
         )
 
+    def _wanted(self, number: int) -> Tensor:
+        return self.theirs[number][..., self.kept.to(self.ours[number].device)]
+
     def _lacking(self, number: int) -> Tensor:
-        return self.theirs[number][..., self.kept.to(self.ours[number].device)] - self.ours[number]
+        return self._wanted(number) - self.ours[number]
 
     def _measure(self) -> float:
-        wrong = sum(self._lacking(number).square().sum() for number in range(len(self.ours)))
-        wanted = sum((self._lacking(n) + self.ours[n]).square().sum() for n in range(len(self.ours)))
-        return float(wrong / wanted)
+        numbers = range(len(self.ours))
+        wrong = sum(self._lacking(number).square().sum() for number in numbers)
+        return float(wrong / sum(self._wanted(number).square().sum() for number in numbers))
 
     def _fit_(self, layer: Any, show: Callable[[int], tuple[Tensor, Tensor]]) -> None:
         """Solve for a linear layer, or a convolution of 1 x 1, from its inputs and wanted outputs."""

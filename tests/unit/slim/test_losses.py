@@ -90,6 +90,9 @@ def test_the_relative_error_is_each_images_share_of_what_is_compared_with() -> N
     wanted = float(sum(shares)) / 2
     assert float(mean_error(pairs, 2, relative=True)) == pytest.approx(wanted, rel=1e-12)
     assert float(mean_error(grown, 2, relative=True)) == pytest.approx(wanted, rel=1e-12)
+    leaves = [each.clone().requires_grad_() for each in (one, other)]
+    mean_error([(leaves[0], leaves[1], real)], 2, relative=True).backward()
+    assert leaves[0].grad is not None and leaves[1].grad is None
     nothing = torch.zeros_like(other)
     assert float(mean_error([(nothing, other, real)], 2, relative=True)) == pytest.approx(1.0)
     # Where there is nothing to compare with, the sum stays: no division by zero.
