@@ -14,7 +14,14 @@ if TYPE_CHECKING:
     from aerogel.slim.api import Slimmed, slim
     from aerogel.slim.canvas import Canvas
     from aerogel.slim.channels import Axis, Channels, Group
-    from aerogel.slim.config import AlignConfig, ReconstructConfig, ScoreConfig, SlimConfig, SurgeryConfig
+    from aerogel.slim.config import (
+        AlignConfig,
+        ReconstructConfig,
+        RotateConfig,
+        ScoreConfig,
+        SlimConfig,
+        SurgeryConfig,
+    )
     from aerogel.slim.draft import Draft, draft_plan
     from aerogel.slim.evaluation import evaluate
     from aerogel.slim.families.family import describe
@@ -63,6 +70,7 @@ __all__ = [
     "Pipeline",
     "Plan",
     "ReconstructConfig",
+    "RotateConfig",
     "ScoreConfig",
     "Segmenter",
     "SlimConfig",
@@ -110,7 +118,14 @@ _HOMES = {
     "alignment": ("AlignState", "align", "estimate_bytes"),
     "canvas": ("Canvas",),
     "channels": ("Axis", "Channels", "Group"),
-    "config": ("AlignConfig", "ReconstructConfig", "ScoreConfig", "SlimConfig", "SurgeryConfig"),
+    "config": (
+        "AlignConfig",
+        "ReconstructConfig",
+        "RotateConfig",
+        "ScoreConfig",
+        "SlimConfig",
+        "SurgeryConfig",
+    ),
     "evaluation": ("evaluate",),
     "families.family": ("describe",),
     "families.flex_sam": ("FlexSamModel",),

@@ -172,6 +172,7 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
     lines = []
     for phase in PHASES[run.config.method]:
         for stage, label, note in (
+            (phase.rotate_stage, f"rotating ({phase.cuts})", f"{run.config.rotate.photos} photos"),
             (phase.plan_stage, f"ranking ({phase.cuts})", run.config.score.criterion),
             (phase.fit_stage, "fitting by least squares", _write_fit(run, phase.fit_stage)),
             (phase.align_stage, f"aligning ({phase.lesson})", f"{run.config.align.epochs} epochs"),

@@ -53,6 +53,22 @@ class ScoreConfig:
         return mistakes
 
 
+@config("slim.rotate", version=1)
+@dataclass(frozen=True)
+class RotateConfig:
+    """Set whether the model is turned, before channels are scored, so that few of them say most of it.
+
+    Its function stays the same; what is cut are then directions, not the channels that it was trained with.
+    The basis is found on ``photos``; 0 leaves the model as it is, as published.
+    """
+
+    photos: int = 64
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        return [] if self.photos >= 0 else [f"photos: expected 0 or more; got {self.photos}"]
+
+
 @config("slim.surgery", version=1)
 @dataclass(frozen=True)
 class SurgeryConfig:
@@ -118,11 +134,11 @@ class AlignConfig:
     epochs: int = 20
     batch_size: int = 4
     accumulate: int = 4
-    lr: float = 1e-4
+    lr: float = 3e-5
     optimiser: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "linear"] = "cosine"
-    warmup: float = 0.02
+    warmup: float = 0.2
     clip: float = 0.0
     ema: float = 0.0
     weight: float = 0.5
@@ -177,6 +193,7 @@ class SlimConfig:
     layout: Layout = "stock"
     method: Method = "alternate"
     start: Literal["teacher", "random"] = "teacher"
+    rotate: RotateConfig = field(default_factory=RotateConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
     surgery: SurgeryConfig = field(default_factory=SurgeryConfig)
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)

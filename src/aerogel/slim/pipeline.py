@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.core.staging import Staging
 from aerogel.slim.alignment import align
 from aerogel.slim.archive import KIND, write_model
-from aerogel.slim.channels import Kind
+from aerogel.slim.channels import Group, Kind
 from aerogel.slim.checkpoint import read_epochs
 from aerogel.slim.config import SlimConfig
 from aerogel.slim.exhibits import KIND as EXHIBITS_KIND
@@ -35,6 +36,7 @@ from aerogel.slim.lesson import Phase as Lessons
 from aerogel.slim.plan import Plan, identity_plan, load_plan
 from aerogel.slim.planning import make_plan
 from aerogel.slim.reconstruction import measure_photo, reconstruct_
+from aerogel.slim.rotation import rotate_embedding_, rotate_heads_
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
 from aerogel.slim.surgery import apply_plan
@@ -49,6 +51,11 @@ class Phase:
     cuts: str
     rounds: tuple[tuple[Kind, ...], ...]
     lesson: Lessons
+
+    @property
+    def rotate_stage(self) -> str:
+        """Return the name of the folder of what was rotated."""
+        return f"{self.cuts}-rotation"
 
     @property
     def plan_stage(self) -> str:
@@ -120,11 +127,16 @@ class Pipeline:
         crew = join_crew(self.device)
         self._staging = Staging(out, config.seed, overwrite, command, crew)
         self._models: dict[int, Any] = {}
+        self._rotated: dict[int, Any] = {}
 
     @property
     def leads(self) -> bool:
         """Tell whether this process writes what the run leaves behind; of several, only the first does."""
         return self._staging.crew.rank == 0
+
+    @cached_property
+    def _half(self) -> bool:
+        return choose_dtype(self.config.align.dtype, self.device).value == "bfloat16"
 
     @cached_property
     def teacher(self) -> Any:
@@ -174,10 +186,46 @@ class Pipeline:
 
         return self._staging.run(EXHIBITS, EXHIBITS_KIND, {}, inputs, build)
 
+    def _rotate(self, number: int) -> Any:
+        """Return the model that a phase begins with, in a basis in which few channels say most of it."""
+        if number in self._rotated:
+            return self._rotated[number]
+        phase, config, model = self.phases[number], self.config, self.slim(number)
+        cut = set(sum(phase.rounds, ())).intersection(("embedding", "head_dims"))
+        kinds = sorted(
+            {group.kind for group in describe(model).groups if group.kind in cut and self._narrows(group)}
+        )
+        if not config.rotate.photos or not kinds or config.start == "random":
+            return model
+        turned = copy.deepcopy(model)
+
+        def build(work: Path) -> Mapping[str, Any]:
+            images = partial(self._draw, config.rotate.photos, "looking for a basis")
+            lost: list[float] = []
+            if "embedding" in kinds and self.widths.embedding is not None:
+                lost = rotate_embedding_(turned, self.widths.embedding, images(), half=self._half)
+            if "head_dims" in kinds:
+                rotate_heads_(turned, images(), half=self._half)
+            self._write_weights(turned, work)
+            return {"lost": lost}
+
+        settings = {
+            "rotate": to_dict(config.rotate),
+            "widths": {kind: self.widths.get(kind) for kind in kinds},
+            "dtype": config.align.dtype,
+        }
+        self._staging.run(phase.rotate_stage, "slim-weights", settings, self._inputs(number), build)
+        turned.load_state_dict(load_file(self.out / phase.rotate_stage / WEIGHTS), strict=False)
+        self._rotated[number] = turned.eval()
+        return turned
+
+    def _narrows(self, group: Group) -> bool:
+        return self.widths.get(group.kind) not in (None, group.size)
+
     def _plan(self, number: int) -> Plan:
         """Choose the channels that a phase keeps, by scores of the model that it begins with."""
         phase, config = self.phases[number], self.config
-        model = self.slim(number)
+        model = self._rotate(number)
 
         def build(work: Path) -> Mapping[str, Any]:
             whole = identity_plan(describe(model))
@@ -210,13 +258,16 @@ class Pipeline:
             "layout": config.layout,
             "rounds": phase.rounds,
         }
-        self._staging.run(phase.plan_stage, "slim-plan", settings, self._inputs(number), build)
+        inputs = self._inputs(number)
+        if phase.rotate_stage in self._staging.done:
+            inputs["rotated"] = self._staging.done[phase.rotate_stage].digest
+        self._staging.run(phase.plan_stage, "slim-plan", settings, inputs, build)
         return load_plan(self.out / phase.plan_stage / PLAN)
 
     def _align(self, number: int) -> Any:
         """Cut the model that a phase begins with, and align what is left."""
         phase, config = self.phases[number], self.config
-        plan, before = self._plan(number), self.slim(number)
+        plan, before = self._plan(number), self._rotate(number)
         student = self._fit(number, plan)
 
         def build(work: Path) -> Mapping[str, Any]:
@@ -233,7 +284,7 @@ class Pipeline:
                 for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
                     pass
             if self.leads:
-                self._write_encoder(student, work)
+                self._write_weights(student, work)
             return {"losses": read_epochs(work / CHECKPOINT_NAME)}
 
         settings = {
@@ -252,7 +303,7 @@ class Pipeline:
     def _fit(self, number: int, plan: Plan) -> Any:
         """Cut the model that a phase begins with; fit what is left to what was there, if that is on."""
         phase, config = self.phases[number], self.config.reconstruct
-        before = self.slim(number)
+        before = self._rotate(number)
         student = self._cut(before, plan)
         if not config.photos or plan.is_identity or self.config.start == "random":
             return student
@@ -260,11 +311,9 @@ class Pipeline:
         def build(work: Path) -> Mapping[str, Any]:
             most = max(1, _FIT_BYTES // measure_photo(student, before))
             count = min(config.photos, most, len(self.sources.photos))
-            images = self.sources.draw_images(count, self.config.seed, self.device)
-            watched = track(images, total=count, label="looking at what is to be fitted", unit="photo")
-            half = choose_dtype(self.config.align.dtype, self.device).value == "bfloat16"
-            errors = reconstruct_(student, before, plan, watched, ridge=config.ridge, half=half)
-            self._write_encoder(student, work)
+            watched = self._draw(count, "looking at what is to be fitted")
+            errors = reconstruct_(student, before, plan, watched, ridge=config.ridge, half=self._half)
+            self._write_weights(student, work)
             return {"photos": count, "errors": [round(error, 6) for error in errors]}
 
         settings = {
@@ -277,22 +326,27 @@ class Pipeline:
         student.load_state_dict(load_file(self.out / phase.fit_stage / WEIGHTS), strict=False)
         return student
 
-    def _write_encoder(self, student: Any, work: Path) -> None:
-        prefix = self.sources.channels.encoder
+    def _write_weights(self, model: Any, work: Path) -> None:
+        """Write the encoder, and what reads its residual stream from outside."""
+        channels = self.sources.channels
+        touched = {axis.parameter for group in channels.groups for axis in group.axes}
         tensors = {
             name: value.detach().cpu().contiguous()
-            for name, value in student.state_dict().items()
-            if name.startswith(prefix)
+            for name, value in model.state_dict().items()
+            if name.startswith(channels.encoder) or name in touched
         }
         write_bytes_atomic(work / WEIGHTS, save(tensors))
 
     def _score(self, model: Any, kinds: Sequence[Kind], stream: str) -> dict[str, Tensor]:
         score = self.config.score
-        count = min(score.photos, len(self.sources.photos))
-        images = self.sources.draw_images(count, self.config.seed, self.device)
-        watched = track(images, total=count, label=f"scoring {', '.join(kinds)}", unit="photo")
+        watched = self._draw(score.photos, f"scoring {', '.join(kinds)}")
         seed = derive_seed(self.config.seed, "score", stream)
         return score_channels(model, watched, score.criterion, seed=seed, draws=score.draws, kinds=kinds)
+
+    def _draw(self, most: int, label: str) -> Iterator[Tensor]:
+        count = min(most, len(self.sources.photos))
+        images = self.sources.draw_images(count, self.config.seed, self.device)
+        return track(images, total=count, label=label, unit="photo")
 
     def _cut(self, model: Any, plan: Plan) -> Any:
         """Return a copy of the model with what the plan keeps; faults that were asked for are put back."""

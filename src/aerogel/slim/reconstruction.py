@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,7 +15,10 @@ from aerogel.errors import DataError, MismatchError, compose
 from aerogel.slim.channels import name_group
 from aerogel.slim.families.family import find_family
 from aerogel.slim.families.sites import BlockSites
+from aerogel.slim.logits import project_logits
+from aerogel.slim.moments import MomentSums
 from aerogel.slim.plan import Plan
+from aerogel.slim.rotation import list_positions, weigh_positions
 from aerogel.slim.segmenter import evaluating
 from aerogel.slim.surgery import cut_outputs
 
@@ -34,10 +38,11 @@ def reconstruct_(
     """Fit the linear layers of the encoder of ``student``, which ``plan`` left of ``before``; in place.
 
     From the first block to the last each layer is solved by least squares, from what the student's layers so
-    far give it to what its outputs were: queries, keys, values and hidden channels to those of ``before``,
-    and the layers that write to the residual stream to all that it lacks by then, so that errors do not add
-    up. What went is thus said by what stays, as far as it can be. (Section 3.2 of arXiv 1707.06168, for
-    convolutions one at a time.)
+    far give it to what its outputs were: values and hidden channels to those of ``before``, and the layers
+    that write to the residual stream to all that it lacks by then, so that errors do not add up. What went
+    is thus said by what stays, as far as it can be. (Section 3.2 of arXiv 1707.06168, for convolutions one
+    at a time.) Where heads lose dimensions, queries, keys and relative positions are fitted to those of
+    their width that give the logits of ``before`` best, see :func:`project_logits`.
 
     ``images`` yields pixels [1, 3, S, S] as the models take them, whose tokens are held in memory: the
     residual stream of both models, twice. ``ridge`` holds weights to their values after the cut, in shares
@@ -80,8 +85,10 @@ def measure_photo(student: nn.Module, before: nn.Module) -> int:
 class _Fitting:
     def __init__(self, student: Any, before: Any, plan: Plan, ridge: float, half: bool) -> None:
         self.sites, self.former = (find_family(each).locate(each) for each in (student, before))
-        self.targets = dict(before.named_parameters()) | cut_outputs(before, plan)
+        self.parameters = dict(before.named_parameters())
+        self.targets = self.parameters | cut_outputs(before, plan)
         self.names = {id(module): name for name, module in before.named_modules()}
+        self.plan = plan
         self.kept = torch.tensor(plan.kept["embedding"])
         self.ridge, self.half = ridge, half
         # The residual stream [1, g, g, width] of each photo, in the student and in the model before.
@@ -98,7 +105,8 @@ class _Fitting:
         tokens = sum(each.shape[1] * each.shape[2] for each in self.ours)
         self.stride = -(-tokens // _TOKENS)
         errors = []
-        for ours, theirs in zip(self.sites.blocks, self.former.blocks, strict=True):
+        for number, (ours, theirs) in enumerate(zip(self.sites.blocks, self.former.blocks, strict=True)):
+            self._aim_at_logits_(number)
             self._fit_attention_(ours, theirs)
             self._fit_mlp_(ours, theirs)
             errors.append(self._measure())
@@ -108,13 +116,57 @@ class _Fitting:
     def _fit_attention_(self, ours: BlockSites, theirs: BlockSites) -> None:
         mine: Any = ours.layer
         former: Any = theirs.layer
-        self._fit_reader_(mine.attn.qkv, mine.layer_norm1, former.attn.qkv, former.layer_norm1)
+        self._fit_reader_(
+            mine.attn.qkv, mine.layer_norm1, former.attn.qkv, former.layer_norm1, self._count_padding(theirs)
+        )
         with self._autocast():
             given = [ours.mix(state).to(state.dtype) for state in self.ours]
             for number, state in enumerate(self.theirs):
                 self.theirs[number] = state + former.attn.proj(theirs.mix(state))
         self._fit_(mine.attn.proj, lambda number: (given[number], self._lacking(number)))
         self.ours = [state + mine.attn.proj(mixed) for state, mixed in zip(self.ours, given, strict=True)]
+
+    def _aim_at_logits_(self, number: int) -> None:
+        """Let queries and keys be fitted to those of their width whose logits are nearest to the former.
+
+        Relative positions become what belongs to these; tables of zeros stay, as somebody wants them so.
+        """
+        heads, dims = (list(self.plan.kept[name_group(kind, number)]) for kind in ("heads", "head_dims"))
+        layers: list[Any] = [each.blocks[number].layer for each in (self.sites, self.former)]
+        own, former = (layer.attn for layer in layers)
+        size = former.qkv.weight.shape[0] // (3 * former.num_attention_heads)
+        if len(dims) == size:
+            return
+        tables = [
+            (mine, theirs)
+            for mine, theirs in zip(list_positions(own), list_positions(former), strict=True)
+            if bool(mine.any())
+        ]
+        queries, keys = self._watch_heads(number, heads)
+        positions = sum((weigh_positions(theirs) for _, theirs in tables), torch.zeros_like(keys[0]))
+        found = project_logits(queries, keys / size, positions, torch.tensor(dims))
+        # Logits are divided by the root of the number of dimensions, so keys make up for it.
+        turns = torch.stack([found.queries, found.keys * math.sqrt(len(dims) / size)])
+        for name in (f"{self.names[id(former.qkv)]}.{part}" for part in ("weight", "bias")):
+            if name in self.targets:
+                aim = self.targets[name]
+                rows = self.parameters[name].detach().cpu().double().unflatten(0, (3, -1, size))[:2, heads]
+                aims = torch.einsum("phde,phd...->phe...", turns, rows).flatten(0, 2)
+                self.targets[name] = torch.cat([aims.to(aim), aim[len(aims) :]])
+        for mine, theirs in tables:
+            mine.copy_(theirs.cpu().double() @ found.positions)
+
+    def _watch_heads(self, number: int, heads: list[int]) -> tuple[Tensor, Tensor]:
+        """Return the second moments [heads, dims, dims] of the former queries and centred keys."""
+        layer: Any = self.former.blocks[number].layer
+        sums = MomentSums(layer.attn.qkv.weight.dtype)
+        for state in self.theirs:
+            made = layer.attn.qkv(layer.layer_norm1(state)).flatten(0, 2)
+            made = made.unflatten(-1, (3, layer.attn.num_attention_heads, -1))
+            queries, keys, _ = made[:, :, heads].permute(1, 2, 0, 3)
+            sums.add("queries", queries)
+            sums.add("keys", keys - keys.mean(1, keepdim=True))
+        return sums.found["queries"] / len(self.theirs), sums.found["keys"] / len(self.theirs)
 
     def _fit_mlp_(self, ours: BlockSites, theirs: BlockSites) -> None:
         mine: Any = ours.layer
@@ -137,15 +189,29 @@ class _Fitting:
         weight = former.weight.flatten(1)
         self._fit_(mine, lambda number: (self.ours[number], functional.linear(self.theirs[number], weight)))
 
-    def _fit_reader_(self, layer: Any, norm: Any, former: nn.Module, former_norm: Any) -> None:
-        """Fit a layer that reads the residual stream to what stays of the former layer's outputs."""
+    def _count_padding(self, block: BlockSites) -> int:
+        """Return how many tokens a photo gets that only fill up windows."""
+        side = self.theirs[0].shape[1]
+        return (-(-side // block.window) * block.window) ** 2 - side**2 if block.window else 0
+
+    def _fit_reader_(
+        self, layer: Any, norm: Any, former: nn.Module, former_norm: Any, padding: int = 0
+    ) -> None:
+        """Fit a layer that reads the residual stream to what stays of the former layer's outputs.
+
+        ``padding`` is how many tokens of a photo fill up windows: zeros after the norm, which attention sees.
+        """
         name = self.names[id(former)]
         weight, bias = self.targets[f"{name}.weight"], self.targets.get(f"{name}.bias")
+
+        def read(through: Any, states: Tensor) -> Tensor:
+            return functional.pad(through(states).flatten(0, 2), (0, 0, 0, padding))
+
         self._fit_(
             layer,
             lambda number: (
-                norm(self.ours[number]),
-                functional.linear(former_norm(self.theirs[number]), weight, bias),
+                read(norm, self.ours[number]),
+                functional.linear(read(former_norm, self.theirs[number]), weight, bias),
             ),
         )
 
@@ -167,7 +233,7 @@ class _Fitting:
         outputs = torch.zeros(width + 1, layer.weight.shape[0], dtype=torch.float64)
         for number in range(len(self.ours)):
             given, wanted = (
-                each.flatten(0, 2)[number % self.stride :: self.stride].to(kind) for each in show(number)
+                each.flatten(0, -2)[number % self.stride :: self.stride].to(kind) for each in show(number)
             )
             given = functional.pad(given, (0, 1), value=1.0)
             inputs += (given.T @ given).cpu()

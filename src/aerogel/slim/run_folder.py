@@ -20,7 +20,7 @@ SCORES = "scores.safetensors"
 WEIGHTS = "encoder.safetensors"
 
 _LOOSE = (RECIPE, RESULT, TIMINGS, REPORT)
-_FIRST = ("embedding-plan", "whole-plan")
+_FIRST = ("embedding-rotation", "embedding-plan", "whole-rotation", "whole-plan")
 
 
 def require_run_folder(folder: Path) -> None:

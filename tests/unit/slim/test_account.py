@@ -64,9 +64,11 @@ def test_heads_that_went_are_told(read: Run) -> None:
 def test_the_receipt_holds_the_files_figures(read: Run) -> None:
     receipt = describe_receipt(read)
     assert [each.label for each in receipt.paid] == [
+        "rotating (embedding)",
         "ranking (embedding)",
         "fitting by least squares",
         "aligning (bottleneck)",
+        "rotating (bottleneck)",
         "ranking (bottleneck)",
         "fitting by least squares",
         "aligning (embedding)",

@@ -28,9 +28,11 @@ from tests.unit.slim.runs import encoder_weights, pipeline, run, same, snapshot,
 pytestmark = pytest.mark.usefixtures("no_clock")
 
 STAGES = (
+    "embedding-rotation",
     "embedding-plan",
     "embedding-reconstruction",
     "bottleneck-aligning",
+    "bottleneck-rotation",
     "bottleneck-plan",
     "bottleneck-reconstruction",
     "embedding-aligning",
@@ -50,13 +52,21 @@ def forbid_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def unexpected(*_: object, **__: object) -> None:
         raise AssertionError("a stage was run")
 
-    for name in ("score_channels", "reconstruct_", "align", "write_model", "write_exhibits"):
+    for name in (
+        "rotate_embedding_",
+        "rotate_heads_",
+        "score_channels",
+        "reconstruct_",
+        "align",
+        "write_model",
+        "write_exhibits",
+    ):
         monkeypatch.setattr(module, name, unexpected)
 
 
 def test_each_stage_is_a_folder_of_its_own(finished: Slimmed) -> None:
     kinds = [read_manifest(finished.folder / name).kind for name in (*STAGES, "exhibits")]
-    phase = ["slim-plan", "slim-weights", "slim-weights"]
+    phase = ["slim-weights", "slim-plan", "slim-weights", "slim-weights"]
     assert kinds == [*phase, *phase, "slim-model", "slim-exhibits"]
     inputs = read_manifest(finished.folder / "model").facts["inputs"]
     for name in ("bottleneck-aligning", "embedding-aligning"):
@@ -82,7 +92,9 @@ def test_finished_stages_are_opened_and_not_run_again(
 
 
 def test_the_plans_of_the_phases_compose_to_the_models_and_can_be_replayed(finished: Slimmed) -> None:
-    first, second = (load_plan(finished.folder / name / "plan.json") for name in (STAGES[0], STAGES[3]))
+    first, second = (
+        load_plan(finished.folder / f"{name}-plan" / "plan.json") for name in ("embedding", "bottleneck")
+    )
     whole = load_plan(finished.folder / "model" / "plan.json")
     assert first.then(second) == whole == finished.plan
     assert first.widths["embedding"] == 8 and first.widths["blocks.0.mlp"] == 32
@@ -131,6 +143,9 @@ def stop_at(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if name.endswith("-plan"):
         nth = 1 if name == "embedding-plan" else 3
         monkeypatch.setattr(module, "make_plan", stopping(module.make_plan, nth))
+    elif name.endswith("-rotation"):
+        act = "rotate_embedding_" if name == "embedding-rotation" else "rotate_heads_"
+        monkeypatch.setattr(module, act, stopping(getattr(module, act), 1))
     elif name.endswith("-reconstruction"):
         nth = 1 if name == "embedding-reconstruction" else 2
         monkeypatch.setattr(module, "reconstruct_", stopping(module.reconstruct_, nth))
@@ -189,13 +204,14 @@ def test_a_killed_aligning_does_not_begin_anew(photos: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("settings", "told", "first"),
     [
-        ({"align": {"epochs": 3}}, r"config\.align\.epochs is 2 there and 3 here", 2),
-        ({"reconstruct": {"ridge": 0.1}}, r"reconstruct\.ridge is 0\.03 there and 0\.1 here", 1),
+        ({"align": {"epochs": 3}}, r"config\.align\.epochs is 2 there and 3 here", 3),
+        ({"rotate": {"photos": 3}}, r"rotate\.photos is 64 there and 3 here", 0),
+        ({"reconstruct": {"ridge": 0.1}}, r"reconstruct\.ridge is 0\.03 there and 0\.1 here", 2),
         ({"ratio": 0.25}, r"widths\.embedding is 8 there and 12 here", 0),
         ({"seed": 1}, r"seed is 0 there and 1 here|held_out", 0),
-        ({"surgery": {"positions": False}}, "positions is True there and False here", 0),
-        ({"dtype": "float16"}, r"config\.dtype is 'auto' there and 'float16' here", 6),
-        ({"method": "one-step"}, "a finished slimming by another method", 7),
+        ({"surgery": {"positions": False}}, "positions is True there and False here", 1),
+        ({"dtype": "float16"}, r"config\.dtype is 'auto' there and 'float16' here", 8),
+        ({"method": "one-step"}, "a finished slimming by another method", 9),
     ],
 )
 def test_other_settings_are_refused_lose_nothing_and_replace_on_request(
@@ -208,7 +224,7 @@ def test_other_settings_are_refused_lose_nothing_and_replace_on_request(
     run(photos, folder, overwrite=True, **settings)
     after = digests(folder)
     assert [name for name in STAGES if after[name] != before[name]] == list(
-        STAGES[first:] if first < 7 else ("model",)
+        STAGES[first:] if first < len(STAGES) else ("model",)
     )
     run(photos, folder, **settings)
 

@@ -34,6 +34,7 @@ def test_without_pruning_nothing_but_aligning_happens(photos: Path, tmp_path: Pa
 def test_one_step_cuts_once_and_aligns_to_the_output(photos: Path, tmp_path: Path) -> None:
     found = run(photos, tmp_path, method="one-step")
     assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {
+        "whole-rotation",
         "whole-plan",
         "whole-reconstruction",
         "output-aligning",
@@ -46,7 +47,7 @@ def test_one_step_cuts_once_and_aligns_to_the_output(photos: Path, tmp_path: Pat
 
 
 def test_scratch_has_the_shape_and_none_of_the_weights(photos: Path, tmp_path: Path) -> None:
-    warm = pipeline(photos, tmp_path / "warm", method="one-step", align=STILL)
+    warm = pipeline(photos, tmp_path / "warm", method="one-step", rotate=OFF, align=STILL)
     cold = pipeline(photos, tmp_path / "cold", method="one-step", start="random", align=STILL)
     ours, theirs = encoder_weights(cold.slim()), encoder_weights(warm.slim())
     assert cold.plan() == warm.plan()
@@ -74,6 +75,8 @@ def test_blocks_compete_in_the_flex_layout(
         tmp_path,
         model,
         layout="flex",
+        rotate=OFF,
+        reconstruct=OFF,
         score={"ranking": ranking, "normalizer": "mean", "criterion": "magnitude"},
         align=STILL,
     )
@@ -192,7 +195,7 @@ def test_fewer_heads_stay(photos: Path, tmp_path: Path) -> None:
 
 
 def test_nothing_is_fitted_where_no_photos_are_for_it(photos: Path, tmp_path: Path) -> None:
-    built = pipeline(photos, tmp_path, align=STILL, reconstruct=OFF)
+    built = pipeline(photos, tmp_path, rotate=OFF, align=STILL, reconstruct=OFF)
     slimmed = encoder_weights(built.slim(1))
     assert not list(tmp_path.glob("*-reconstruction"))
     cut = encoder_weights(apply_plan(teacher(), built.plan(1)))
