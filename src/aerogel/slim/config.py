@@ -24,12 +24,16 @@ class ScoreConfig:
     """Set how channels are ranked.
 
     ``criterion`` is one of `score_channels`; of the photos, ``photos`` are looked at, with ``draws`` of
-    noise each. ``ranking`` "local" gives every block the same widths; with "mlp" the blocks' MLPs compete
-    for channels, with "global" their head dimensions too, compared by ``normalizer``. ``rescore`` ranks the
-    MLPs anew once the heads are cut, which the published code does not.
+    noise each. ``mlp`` says what ranks the MLPs' channels: the "criterion", or "least-squares", by what
+    others cannot say for them (:func:`aerogel.slim.subset.score_mlps`); "auto" is the latter where the
+    criterion is channel-fisher and what is left is fitted. ``ranking`` "local" gives every block the same
+    widths; with "mlp" the blocks' MLPs compete for channels, with "global" their head dimensions too,
+    compared by ``normalizer``. ``rescore`` ranks the MLPs anew once the heads are cut, which the published
+    code does not.
     """
 
     criterion: str = "channel-fisher"
+    mlp: Literal["auto", "criterion", "least-squares"] = "auto"
     photos: int = 64
     draws: int = 1
     ranking: Ranking = "local"
@@ -201,6 +205,13 @@ class SlimConfig:
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    @property
+    def matches_mlps(self) -> bool:
+        """Tell whether least squares rank the MLPs' channels."""
+        if self.score.mlp == "auto":
+            return self.score.criterion == "channel-fisher" and self.reconstruct.photos > 0
+        return self.score.mlp == "least-squares"
 
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""

@@ -39,6 +39,7 @@ from aerogel.slim.reconstruction import measure_photo, reconstruct_
 from aerogel.slim.rotation import rotate_embedding_, rotate_heads_
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
+from aerogel.slim.subset import score_mlps
 from aerogel.slim.surgery import apply_plan
 from aerogel.slim.widths import Widths, derive_widths
 from aerogel.zoo.launch import join_crew
@@ -253,6 +254,7 @@ class Pipeline:
 
         settings = {
             "score": to_dict(config.score),
+            "matches_mlps": config.matches_mlps,
             "surgery": to_dict(config.surgery),
             "widths": asdict(self.widths),
             "layout": config.layout,
@@ -338,10 +340,18 @@ class Pipeline:
         write_bytes_atomic(work / WEIGHTS, save(tensors))
 
     def _score(self, model: Any, kinds: Sequence[Kind], stream: str) -> dict[str, Tensor]:
-        score = self.config.score
-        watched = self._draw(score.photos, f"scoring {', '.join(kinds)}")
-        seed = derive_seed(self.config.seed, "score", stream)
-        return score_channels(model, watched, score.criterion, seed=seed, draws=score.draws, kinds=kinds)
+        config = self.config
+        score, seed = config.score, derive_seed(config.seed, "score", stream)
+        found: dict[str, Tensor] = {}
+        if config.matches_mlps and "mlp" in kinds:
+            kinds = [kind for kind in kinds if kind != "mlp"]
+            found = score_mlps(model, self._draw(score.photos, "scoring mlp"), half=self._half)
+        if kinds:
+            watched = self._draw(score.photos, f"scoring {', '.join(kinds)}")
+            found |= score_channels(
+                model, watched, score.criterion, seed=seed, draws=score.draws, kinds=kinds
+            )
+        return found
 
     def _draw(self, most: int, label: str) -> Iterator[Tensor]:
         count = min(most, len(self.sources.photos))

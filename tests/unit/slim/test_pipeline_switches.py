@@ -158,7 +158,14 @@ def spy_on_scores(patch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...],
         seen.append((criterion, tuple(named["kinds"]), describe(model).sizes["blocks.0.head_dims"]))
         return score(model, images, criterion, **named)
 
+    match = module.score_mlps
+
+    def spy_on_mlps(model: Any, images: Any, **named: Any) -> Any:
+        seen.append(("least-squares", ("mlp",), describe(model).sizes["blocks.0.head_dims"]))
+        return match(model, images, **named)
+
     patch.setattr(module, "score_channels", spy)
+    patch.setattr(module, "score_mlps", spy_on_mlps)
     return seen
 
 
@@ -173,8 +180,27 @@ def test_mlps_are_ranked_anew_once_the_heads_are_cut(
         (("mlp",), 4),
     ]
     seen.clear()
-    pipeline(photos, tmp_path / "published", score={"rescore": False}).plan()
+    pipeline(photos, tmp_path / "published", score={"rescore": False, "mlp": "criterion"}).plan()
     assert [each[1:] for each in seen] == [(("embedding",), 8), (("heads", "head_dims", "mlp"), 8)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "ranked"),
+    [
+        ({}, "least-squares"),
+        ({"score": {"mlp": "criterion"}}, "channel-fisher"),
+        ({"reconstruct": OFF}, "channel-fisher"),
+        ({"score": {"criterion": "taylor"}}, "taylor"),
+        ({"score": {"criterion": "taylor", "mlp": "least-squares"}}, "least-squares"),
+    ],
+)
+def test_least_squares_rank_mlps_that_are_fitted_after_it(
+    settings: dict[str, Any], ranked: str, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = spy_on_scores(monkeypatch)
+    plan = pipeline(photos, tmp_path, method="one-step", **settings).plan()
+    assert [each[0] for each in seen if "mlp" in each[1]] == [ranked]
+    assert plan.widths["blocks.0.mlp"] == 16
 
 
 def test_the_criterion_decides(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
