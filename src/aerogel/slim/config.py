@@ -93,11 +93,11 @@ class ReconstructConfig:
     """Set how layers are fitted after each pruning, by least squares, to what they gave before it.
 
     ``photos`` is how many are looked at, 0 to leave the weights as they were cut, as published; fewer are
-    taken where their tokens would fill a GiB. ``ridge`` holds weights to their values after the cut, in
+    taken where their tokens would fill 2 GiB. ``ridge`` holds weights to their values after the cut, in
     shares of the mean square of what they are multiplied with.
     """
 
-    photos: int = 512
+    photos: int = 1024
     ridge: float = 0.03
 
     def check(self) -> list[str]:

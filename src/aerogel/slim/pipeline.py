@@ -85,7 +85,7 @@ PHASES: dict[str, tuple[Phase, ...]] = {
 
 
 # What the tokens of photos may take in memory while layers are fitted.
-_FIT_BYTES = 2**30
+_FIT_BYTES = 2 * 2**30
 
 
 class Pipeline:

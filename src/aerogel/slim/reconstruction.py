@@ -45,8 +45,8 @@ def reconstruct_(
     their width that give the logits of ``before`` best, see :func:`project_logits`.
 
     ``images`` yields pixels [1, 3, S, S] as the models take them, whose tokens are held in memory: the
-    residual stream of both models, twice. ``ridge`` holds weights to their values after the cut, in shares
-    of the mean square of what they are multiplied with; ``half`` computes attention in bfloat16.
+    residual stream of both models, twice. ``ridge`` holds weights to their values after the cut, scaled as
+    one, in shares of the mean square of what they are multiplied with; ``half`` computes attention in bfloat16.
 
     Returns the squared error of the residual stream after each block, as a share of its mean square.
 
@@ -249,10 +249,14 @@ class _Fitting:
 
 
 def _solve(inputs: Tensor, outputs: Tensor, former: Tensor, ridge: float, *, biased: bool) -> Tensor:
-    """Return the weights [inputs, outputs] of least squares, held to the ``former``; the bias comes last."""
+    """Return the weights [inputs, outputs] of least squares, held to the ``former``; the bias comes last.
+
+    The former ones are held to in the size that suits best: after a cut LayerNorm gives inputs of another.
+    """
     width = len(former)
     if not biased:
         inputs, outputs = inputs[:width, :width], outputs[:width]
+    former = former * _scale(inputs, outputs, former)
     powers = inputs.diagonal()[:width]
     # Inputs that are always zero say nothing, and would leave their weights open.
     held = ridge * torch.where(powers > 0, powers, powers.mean() + 1)
@@ -262,6 +266,17 @@ def _solve(inputs: Tensor, outputs: Tensor, former: Tensor, ridge: float, *, bia
     wanted[:width] += held[:, None] * former
     found: Tensor = torch.linalg.solve(inputs + pull, wanted)
     return found
+
+
+def _scale(inputs: Tensor, outputs: Tensor, former: Tensor) -> float:
+    """Return what weights are best multiplied with, whatever the bias is."""
+    width = len(former)
+    inner, aims = inputs[:width, :width], outputs[:width]
+    if len(inputs) > width:
+        inner = inner - torch.outer(inputs[:width, width], inputs[width, :width]) / inputs[width, width]
+        aims = aims - torch.outer(inputs[:width, width], outputs[width]) / inputs[width, width]
+    power = float((former * (inner @ former)).sum())
+    return max(0.0, float((former * aims).sum()) / power) if power > 0 else 1.0
 
 
 def _embed(encoder: Any, pixels: Tensor) -> Tensor:

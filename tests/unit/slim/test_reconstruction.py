@@ -121,9 +121,12 @@ def test_a_fit_is_the_ridge_regression_of_the_books() -> None:
     inputs, outputs = whole.T @ whole, whole.T @ wanted
     solved = module._solve(inputs, outputs, former, 0.1, biased=True).requires_grad_()
     powers = given.square().sum(0)
+    # In the size in which they fit best, whatever the bias.
+    made, aims = (each - each.mean(0) for each in (given @ former, wanted))
+    scale = max(0.0, float((made * aims).sum() / made.square().sum()))
 
     def loss(weights: Tensor) -> Tensor:
-        held = 0.1 * powers[:, None] * (weights[:4] - former).square()
+        held = 0.1 * powers[:, None] * (weights[:4] - scale * former).square()
         return (whole @ weights - wanted).square().sum() + held.sum()
 
     (slope,) = torch.autograd.grad(loss(solved), solved)
@@ -137,7 +140,22 @@ def test_an_input_that_is_always_zero_leaves_its_weights() -> None:
     inputs[0, 0] = inputs[2, 2] = 4.0
     former = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64)
     found = module._solve(inputs, outputs, former, 0.5, biased=True)
-    assert torch.equal(found[1], former[1]) and bool(torch.isfinite(found).all())
+    # Weights that make nothing of what is wanted are held to in no size.
+    assert torch.equal(found[1], torch.zeros(2).double()) and bool(torch.isfinite(found).all())
+    outputs[0] = 4.0 * former[0]
+    assert torch.allclose(module._solve(inputs, outputs, former, 0.5, biased=True)[1], former[1])
+
+
+def test_weights_of_another_size_are_no_worse_a_hold() -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(50, 4, generator=generator, dtype=torch.float64)
+    former = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    whole = torch.cat([given, torch.ones(50, 1, dtype=torch.float64)], 1)
+    for size in (0.2, 1.0, 7.0):
+        found = module._solve(
+            whole.T @ whole, whole.T @ (given @ former + 2.0), former * size, 0.5, biased=True
+        )
+        assert torch.allclose(found[:4], former) and torch.allclose(found[4], torch.tensor(2.0).double())
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
