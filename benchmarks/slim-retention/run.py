@@ -41,7 +41,7 @@ PROMPTS = ("point", "box")
 _ONE_STEP = {"method": "one-step"}
 _AS_TRAINED = {"photos": 0}
 # What no least squares prepared has much to learn, and nothing that large steps could spoil.
-_FAST = {"lr": 7e-4}
+_FAST = {"lr": 7e-4, "relative_steps": False}
 # What differs from settings.yaml; epochs are of each aligning, of which one step has one instead of two.
 ROWS: dict[str, dict[str, Any]] = {
     "slim": {},

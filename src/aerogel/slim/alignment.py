@@ -244,7 +244,7 @@ class _Run:
 
     def _update_(self, rate: float) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["scale"]
         if self.config.clip:
             nn.utils.clip_grad_norm_(list(self.trained.values()), self.config.clip)
         self.optimiser.step()
@@ -320,10 +320,23 @@ def _prepare(
     precision = f"{identity['teacher']} {'bfloat16' if half else 'as it is'}"
     planned = _plan_cache(cache or folder / "teacher", lesson, precision, len(photos), config)
     encoder = find_family(student).locate(student).encoder
-    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
-    optimiser = kind(encoder.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = _make_optimiser(encoder, config)
     tutor = Tutor(student, lesson, config, planned, device, half)
     return _Run(tutor, photos, canvas, seed, crew, folder, identity, encoder, optimiser)
+
+
+def _make_optimiser(encoder: nn.Module, config: AlignConfig) -> torch.optim.Optimizer:
+    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
+    groups = [
+        {"params": [each], "scale": _measure_size(each) if config.relative_steps else 1.0}
+        for each in encoder.parameters()
+    ]
+    return kind(groups, lr=config.lr, weight_decay=config.weight_decay)
+
+
+def _measure_size(weights: Tensor) -> float:
+    """Return the root mean square of weights; tensors of zeros count as if they had a little."""
+    return max(float(weights.detach().square().mean().sqrt()), 1e-3)
 
 
 def _plan_cache(folder: Path, lesson: Lesson, teacher: str, photos: int, config: AlignConfig) -> TeacherCache:

@@ -118,8 +118,11 @@ class AlignConfig:
     ``batch_size`` is of one optimiser step, over all processes; each process computes its share in
     ``accumulate`` parts, to save memory: SAM-B at 1024 px takes 6 GiB photo by photo. ``lr`` is the peak of
     the rate, which a ``warmup`` share of all steps rises to and which then falls by ``schedule``, to zero if
-    it falls. ``clip`` is the largest norm of the gradient and ``weight_decay`` AdamW's; 0 is none. ``ema``
-    above 0 ends with the moving average of the weights, decaying by that factor a step.
+    it falls. ``relative_steps`` multiplies each tensor's rate by the root mean square of its weights at the
+    start (as Adafactor does, arXiv 1804.04235, section 8): after a fit these differ a hundredfold, and a
+    step that suits one spoils another. ``clip`` is the largest norm of the gradient and ``weight_decay``
+    AdamW's; 0 is none. ``ema`` above 0 ends with the moving average of the weights, decaying by that factor
+    a step.
 
     The features weigh in for ``weight_epochs`` epochs (N in eq. 8; the published code has 11 there).
     ``weighting`` "paper" is constant at ``weight`` for bottlenecks and falling ("dynamic") for the embedding.
@@ -138,7 +141,8 @@ class AlignConfig:
     epochs: int = 20
     batch_size: int = 4
     accumulate: int = 4
-    lr: float = 3e-5
+    lr: float = 3e-4
+    relative_steps: bool = True
     optimiser: Literal["adam", "adamw"] = "adam"
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "linear"] = "cosine"

@@ -46,7 +46,8 @@ def reconstruct_(
 
     ``images`` yields pixels [1, 3, S, S] as the models take them, whose tokens are held in memory: the
     residual stream of both models, twice. ``ridge`` holds weights to their values after the cut, scaled as
-    one, in shares of the mean square of what they are multiplied with; ``half`` computes attention in bfloat16.
+    one, in shares of the mean square of what they are multiplied with; ``half`` computes attention in
+    bfloat16.
 
     Returns the squared error of the residual stream after each block, as a share of its mean square.
 

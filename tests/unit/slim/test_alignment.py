@@ -49,7 +49,7 @@ def test_two_photos_are_learnt_by_heart(phase: Phase, tmp_path: Path) -> None:
     config = replace(
         CONFIG,
         epochs=90,
-        lr=5e-3,
+        lr=1.7e-2,  # of weights whose size is 0.3
         weight_epochs=45,
         weighting="constant",
         relative=phase != "embedding",
@@ -208,6 +208,22 @@ def test_parts_of_a_batch_learn_what_the_batch_does(tmp_path: Path) -> None:
     ]
     for step in found[0]:
         assert found[1][step][0] == pytest.approx(found[0][step][0], rel=1e-9)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_steps_are_as_large_as_the_weights_ask_for(relative: bool, tmp_path: Path) -> None:
+    made = make("output")
+    encoder: Any = made[0].vision_encoder
+    with torch.no_grad():
+        encoder.layers[0].mlp.lin1.weight *= 100.0
+        encoder.layers[1].mlp.lin2.bias.zero_()
+    before = {name: each.detach().clone() for name, each in encoder.named_parameters()}
+    config = replace(CONFIG, lr=1e-3, warmup=0.0, schedule="constant", relative_steps=relative)
+    next(align(*made, Pictures(), config, seed=0, device="cpu", work=tmp_path))
+    for name, each in encoder.named_parameters():
+        # Adam's first step is as large as the rate, but where its derivative is next to nothing.
+        size = max(float(before[name].square().mean().sqrt()), 1e-3) if relative else 1.0
+        assert float((each.detach() - before[name]).abs().max()) == pytest.approx(1e-3 * size, rel=1e-2), name
 
 
 def test_the_moving_average_is_that_of_the_steps(tmp_path: Path) -> None:
