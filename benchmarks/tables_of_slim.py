@@ -68,10 +68,11 @@ WAYS = {
     "teacher": "sam-small, not slimmed",
     "slim": "**ours**",
     "slim_as_published": "as published",
-    "one_step": "one step, our criterion",
-    "taylor": "one step, Taylor",
-    "magnitude": "one step, magnitude",
-    "random": "one step, random",
+    "one_step_rotated": "ours in one step",
+    "one_step": "one step, channels as trained",
+    "taylor": "the same by Taylor",
+    "magnitude": "the same by magnitude",
+    "random": "the same at random",
     "scratch": "the same shape from scratch",
 }
 PHOTOS = {"coco": "COCO", "bsds": "BSDS500"}
