@@ -39,7 +39,7 @@ Prompt encoder and mask decoder are those of {base}, and so is its licence.
 {table}
 
 The agreement is with the masks of {base} on photos that were kept back. `plan.json` lists the channels that
-stayed.
+stayed{turned}.
 
 ```python
 from {loader}
@@ -159,6 +159,7 @@ def _write_card(config: SlimConfig, facts: Mapping[str, Any], kind: str) -> str:
     return _CARD.format(
         base=config.model,
         name=name,
+        turned=", of the basis that the model was rotated into" if config.rotate.photos else "",
         how=f"{config.method}, ratio {config.ratio}, {config.score.criterion}",
         table=table,
         loader=loader,

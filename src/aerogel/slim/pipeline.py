@@ -156,6 +156,7 @@ class Pipeline:
     def plan(self, phases: int | None = None) -> Plan:
         """Return what the first ``phases`` cut, by default all, as one plan in the teacher's numbering.
 
+        Where models are rotated before they are cut, the numbers are those of their new channels.
         What comes before the last of them is run where needed; nothing is aligned after the last plan.
         """
         count = len(self.phases) if phases is None else phases

@@ -101,6 +101,7 @@ def test_the_card_says_what_it_is_and_how_to_open_it(finished: Slimmed) -> None:
     assert card.startswith("---\nlibrary_name: transformers\n")
     assert "from transformers import SamModel" in card and "SamModel.from_pretrained(" in card
     assert "alternate, ratio 0.5, channel-fisher" in card
+    assert "of the basis that the model was rotated into" in card
     assert "| mIoU, stored point, against the teacher | 1 | 0." in card
 
 
