@@ -346,7 +346,10 @@ class Pipeline:
         found: dict[str, Tensor] = {}
         if config.matches_mlps and "mlp" in kinds:
             kinds = [kind for kind in kinds if kind != "mlp"]
-            found = score_mlps(model, self._draw(score.photos, "scoring mlp"), half=self._half)
+            # Where blocks compete, one of them may keep more than the mean.
+            most = self.widths.mlp if score.ranking == "local" else None
+            watched = self._draw(score.photos, "scoring mlp")
+            found = score_mlps(model, watched, most=most, half=self._half)
         if kinds:
             watched = self._draw(score.photos, f"scoring {', '.join(kinds)}")
             found |= score_channels(

@@ -20,13 +20,15 @@ _RIDGE = 1e-2
 _NOTHING = 1e-7
 
 
-def score_mlps(model: nn.Module, images: Iterable[Tensor], *, half: bool = False) -> dict[str, Tensor]:
+def score_mlps(
+    model: nn.Module, images: Iterable[Tensor], *, most: int | None = None, half: bool = False
+) -> dict[str, Tensor]:
     """Return a score from 0 to 1 for each hidden channel of each block's MLP, by group: float64 [size].
 
     Scores are those of :func:`order_channels` for the layer that the hidden channels go into. Channels that
     others can stand in for score low, however much they do: so fit what stays after the cut, see
-    :func:`aerogel.slim.reconstruction.reconstruct_`. ``images`` yields pixels [1, 3, S, S]; ``half``
-    computes what is looked at in bfloat16.
+    :func:`aerogel.slim.reconstruction.reconstruct_`. ``images`` yields pixels [1, 3, S, S]; no more than
+    ``most`` channels of a block are put in order; ``half`` computes what is looked at in bfloat16.
 
     Raises:
         DataError: there is no image, or no family knows the model.
@@ -55,7 +57,7 @@ def score_mlps(model: nn.Module, images: Iterable[Tensor], *, half: bool = False
     for number, (block, spread) in enumerate(zip(sites.blocks, spreads, strict=True)):
         layer: Any = block.narrow
         weight = layer.weight.detach().cpu().double()
-        found[name_group("mlp", number)] = order_channels(spread.covariance(), weight)
+        found[name_group("mlp", number)] = order_channels(spread.covariance(), weight, most)
     return found
 
 
@@ -86,15 +88,18 @@ class Spread:
         return found
 
 
-def order_channels(covariance: Tensor, weight: Tensor) -> Tensor:
+def order_channels(covariance: Tensor, weight: Tensor, most: int | None = None) -> Tensor:
     """Return a score [channels] for each input of a linear layer of ``weight`` [outputs, channels].
 
     The channels are chosen one by one: next comes the one that, with those before it, explains the layer's
     outputs best by least squares. Its score is the share of the outputs' variance that was left to explain,
     so scores fall from 1 in the order of choice, and the channels of the highest scores are the subset that
-    was built up. (Orthogonal matching; ThiNet, arXiv 1707.06342, chooses greedily for the same error.)
+    was built up. After ``most`` of them, or when nothing is left to explain, the others share scores below
+    all these, by what each would explain next. (Orthogonal matching; ThiNet, arXiv 1707.06342, chooses
+    greedily for the same error.)
     """
     size = len(covariance)
+    count = size if most is None else min(most, size)
     powers = covariance.diagonal() * (1 + _RIDGE)
     left = torch.where(powers > 0, powers, 1.0)
     aims = covariance @ weight.T
@@ -102,14 +107,13 @@ def order_channels(covariance: Tensor, weight: Tensor) -> Tensor:
     found, rest = torch.zeros(size, dtype=torch.float64), total
     taken = torch.zeros(size, dtype=torch.bool)
     # Columns of the pivoted Cholesky factor of the chosen channels.
-    factor = torch.zeros(size, size, dtype=torch.float64)
-    for step in range(size):
+    factor = torch.zeros(size, count, dtype=torch.float64)
+    for step in range(count):
         gains = (aims.square().sum(1) / left).masked_fill(taken, -1.0)
         best = int(gains.argmax())
         if total <= 0 or rest <= _NOTHING * total or float(gains[best]) <= _NOTHING * total / size:
-            others = gains.clamp(min=0.0)
-            return torch.where(taken, found, _NOTHING / size * others / (float(others.max()) or 1.0))
-        found[best], taken[best] = max(rest, _NOTHING * total) / total, True
+            break
+        found[best], taken[best] = rest / total, True
         column = covariance[:, best] - factor[:, :step] @ factor[best, :step]
         column[best] = left[best]
         column = column / left[best].sqrt()
@@ -117,4 +121,5 @@ def order_channels(covariance: Tensor, weight: Tensor) -> Tensor:
         left = (left - column.square()).clamp(min=1e-12 * float(powers.max()))
         factor[:, step] = column
         rest -= float(gains[best])
-    return found
+    others = (aims.square().sum(1) / left).masked_fill(taken, 0.0)
+    return torch.where(taken, found, _NOTHING / size * others / (float(others.max()) or 1.0))

@@ -76,6 +76,15 @@ def test_copies_of_what_is_chosen_come_last() -> None:
     assert bool((scores >= 0).all()) and len(set(scores.tolist())) > SIZE - 3
 
 
+@pytest.mark.parametrize("most", [1, 3, 20])
+def test_an_order_may_end_early(most: int) -> None:
+    given = covariance(draw()), layer()
+    whole, part = order_channels(*given), order_channels(*given, most)
+    first = whole.argsort(descending=True)[:most]
+    assert torch.equal(part.argsort(descending=True)[:most], first) and torch.equal(part[first], whole[first])
+    assert bool((part >= 0).all()) and len(set(part.tolist())) == SIZE
+
+
 def test_a_layer_that_makes_nothing_scores_nothing() -> None:
     scores = order_channels(covariance(draw()), torch.zeros(4, SIZE, dtype=torch.float64))
     assert torch.equal(scores, torch.zeros(SIZE, dtype=torch.float64))
