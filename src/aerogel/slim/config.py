@@ -116,7 +116,7 @@ class AlignConfig:
     """Set how a student is aligned with its teachers (arXiv 2312.05284, sections 3.2 and 4.1).
 
     ``batch_size`` is of one optimiser step, over all processes; each process computes its share in
-    ``accumulate`` parts, to save memory: SAM-B at 1024 px takes 6 GiB photo by photo. ``lr`` is the peak of
+    ``accumulate`` parts, to save memory: SAM-B at 1024 px takes 6.5 GiB photo by photo. ``lr`` is the peak of
     the rate, which a ``warmup`` share of all steps rises to and which then falls by ``schedule``, to zero if
     it falls. ``relative_steps`` multiplies each tensor's rate by the root mean square of its weights at the
     start (as Adafactor does, arXiv 1804.04235, section 8): after a fit these differ a hundredfold, and a
