@@ -70,7 +70,9 @@ def watch_stream(sites: Sites, images: Iterable[Tensor], *, half: bool = False) 
     norms = [norm for norm, _ in list_norms(sites.blocks)]
     hooks = [(norm, watch(number)) for number, norm in enumerate(norms)]
     hooks.append((encoder.neck.conv1, watch(len(norms), last=True)))
-    count = _run(encoder, images, half, [module.register_forward_pre_hook(see) for module, see in hooks])
+    count = encode_all(
+        encoder, images, half, [module.register_forward_pre_hook(see) for module, see in hooks]
+    )
     return torch.stack([sums.found[number] for number in range(len(hooks))]) / count
 
 
@@ -90,7 +92,7 @@ def watch_heads(sites: Sites, images: Iterable[Tensor], *, half: bool = False) -
             attention.qkv.register_forward_hook(see),
             attention.proj.register_forward_pre_hook(mix),
         ]
-    count = _run(encoder, images, half, hooks)
+    count = encode_all(encoder, images, half, hooks)
     return [
         HeadMoments(*(sums.found[number, part] / count for part in ("queries", "keys", "mixed")))
         for number in range(len(sites.blocks))
@@ -119,8 +121,12 @@ def _normalise(states: Tensor) -> Tensor:
     return states / states.square().mean(-1, keepdim=True).clamp(min=1e-12).sqrt()
 
 
-def _run(encoder: nn.Module, images: Iterable[Tensor], half: bool, hooks: Iterable[Any]) -> int:
-    """Encode the images one by one and take the hooks away; return how many images there were."""
+def encode_all(encoder: nn.Module, images: Iterable[Tensor], half: bool, hooks: Iterable[Any]) -> int:
+    """Encode the images one by one and take the hooks away; return how many images there were.
+
+    Raises:
+        DataError: there is no image.
+    """
     count = 0
     try:
         for pixels in images:

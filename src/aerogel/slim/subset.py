@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from aerogel.errors import DataError, compose
 from aerogel.slim.channels import name_group
 from aerogel.slim.families.family import find_family
+from aerogel.slim.moments import encode_all
 from aerogel.slim.segmenter import evaluating
 
 # Channels are held a little shorter than they are, so that copies of chosen ones win nothing.
@@ -43,16 +43,8 @@ def score_mlps(
         block.narrow.register_forward_pre_hook(watch(spread))
         for block, spread in zip(sites.blocks, spreads, strict=True)
     ]
-    try:
-        with torch.no_grad(), evaluating(model):
-            for pixels in images:
-                with torch.autocast(pixels.device.type, torch.bfloat16, enabled=half):
-                    sites.encoder(pixels)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    if not spreads or not spreads[0].count:
-        raise DataError(compose("at least one image", "none", "pass photos to look at"))
+    with torch.no_grad(), evaluating(model):
+        encode_all(sites.encoder, images, half, hooks)
     found = {}
     for number, (block, spread) in enumerate(zip(sites.blocks, spreads, strict=True)):
         layer: Any = block.narrow
