@@ -12,7 +12,7 @@ from aerogel.zoo import cards
 from aerogel.zoo.cards import CARDS, Card, open_weights
 
 WEIGHTS = cards.files("aerogel.zoo") / "weights"
-LARGEST = {"backbone": 1_000_000, "pipeline": 8_000_000}
+LARGEST = {"backbone": 1_000_000, "pipeline": 8_000_000, "segmenter": 14_000_000}
 BACKBONE = "aerogel/shapes-resnet8"
 
 
@@ -21,7 +21,8 @@ def test_every_card_is_complete_and_true(name: str) -> None:
     card = CARDS.get(name)
     with open_weights(name, card.kind) as path:
         assert card.sha256 == sha256_file(path)
-        parts = path.parents[1].rglob("*") if card.kind == "pipeline" else [path]
+        whole = {"pipeline": path.parents[1], "segmenter": path.parent}
+        parts = whole[card.kind].rglob("*") if card.kind in whole else [path]
         assert sum(part.stat().st_size for part in parts if part.is_file()) <= LARGEST[card.kind]
     assert card.licence == "Apache-2.0"
     assert card.data

@@ -9,12 +9,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import SamModel
 
 from aerogel.errors import AerogelError, DataError, UnknownNameError
 from aerogel.slim import apply_plan
 from aerogel.slim.families.opening import open_model, read_dtype
+from aerogel.zoo.cards import open_weights
 from tests.unit.slim.families.tiny_mobile_sam import make_model
 from tests.unit.slim.tiny import build, draw_plan, embed, pixels
+
+NANO = "aerogel/sam-nano"
 
 
 @pytest.mark.parametrize("family", ["sam", "sam_hq"])
@@ -64,6 +68,32 @@ def test_a_folder_without_a_usable_config_is_refused(tmp_path: Path, content: st
         (tmp_path / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(AerogelError):
         open_model(tmp_path)
+
+
+def test_the_shipped_segmenter_opens_by_its_name_in_float32() -> None:
+    opened = open_model(NANO)
+    assert type(opened).__name__ == "SamModel" and not opened.training
+    assert {each.dtype for each in opened.parameters()} == {torch.float32}
+    assert not any(each.requires_grad for each in opened.parameters())
+    vision = opened.config.vision_config
+    assert (vision.image_size, vision.num_hidden_layers, vision.num_attention_heads) == (384, 12, 6)
+    assert (vision.hidden_size, vision.mlp_dim) == (120, 480)
+    assert read_dtype(NANO) is torch.float16
+
+
+def test_plain_transformers_opens_the_folder_of_the_shipped_segmenter() -> None:
+    with open_weights(NANO, "segmenter") as path:
+        stock = SamModel.from_pretrained(path.parent, dtype=torch.float32).eval()
+    images = torch.rand(1, 3, 384, 384, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(embed(stock, images), embed(open_model(NANO), images))
+
+
+def test_a_folder_called_like_the_shipped_segmenter_goes_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    build(dtype=torch.float32).save_pretrained(NANO)
+    assert open_model(NANO).config.vision_config.hidden_size == 24
 
 
 def test_a_name_that_does_not_ship_is_refused() -> None:
