@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -21,6 +21,7 @@ EXAMPLES = """Examples:
   aerogel slim facebook/sam-vit-base --images photos/ --ratio 0.77 --out small
   aerogel slim my-sam/ --images photos/ --ratio 0.5 --heads 6 --epochs 20
   aerogel slim my-sam/ --images photos/ --layout flex --set score.ranking=global
+  aerogel slim --recipe sam-nano-r25 --out nano-r25
 
 A model that is called like one of the commands above is written ./plan.
 """
@@ -53,7 +54,15 @@ def slim_command(
 
 
 def run_slim(config: SlimConfig, folder: Path, screen: Screen, *, overwrite: bool = False) -> int:
-    """Run everything; show the receipt and where things are. The demo does the same."""
+    """Run everything; show the receipt and where things are, and end with the figures."""
+    screen.end(show_slimming(config, folder, screen, overwrite=overwrite))
+    return OK
+
+
+def show_slimming(
+    config: SlimConfig, folder: Path, screen: Screen, *, overwrite: bool = False
+) -> dict[str, Any]:
+    """Run everything; show the receipt and where things are; return the figures. The demo does the same."""
     from aerogel.slim.account import describe_run
     from aerogel.slim.api import slim
     from aerogel.slim.run_folder import MODEL, REPORT
@@ -72,8 +81,7 @@ def run_slim(config: SlimConfig, folder: Path, screen: Screen, *, overwrite: boo
         "model": str(folder / MODEL),
         "report": None if page is None else str(page),
     }
-    screen.end({**result.to_dict(), **places})
-    return OK
+    return {**result.to_dict(), **places}
 
 
 def plan_command(

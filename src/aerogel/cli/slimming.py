@@ -21,7 +21,10 @@ WHERE = Group("Where", sort_key=3)
 
 Model = Annotated[
     str | None,
-    Parameter(help="A SAM or SAM-HQ of transformers: a folder, or a hub name such as facebook/sam-vit-base."),
+    Parameter(
+        help="A SAM or SAM-HQ of transformers: a folder, or a hub name such as facebook/sam-vit-base; "
+        "or aerogel/sam-nano, which ships."
+    ),
 ]
 
 
@@ -32,7 +35,10 @@ class SlimSettings:
 
     images: Annotated[
         str | None,
-        Parameter(group=WHAT, help="Photos without labels: a folder, parquet, or a data set of the hub."),
+        Parameter(
+            group=WHAT,
+            help="Photos without labels: a folder, parquet, a data set of the hub; aerogel/samples ship.",
+        ),
     ] = None
     limit: Annotated[int | None, Parameter(group=WHAT, help="How many photos to take; all if not given.")] = (
         None

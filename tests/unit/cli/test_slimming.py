@@ -47,6 +47,14 @@ def test_every_flag_arrives() -> None:
     assert (found.layout, found.seed, found.device, found.dtype) == ("flex", 9, "cpu", "float16")
 
 
+def test_a_recipe_that_ships_names_model_and_photos() -> None:
+    found = gather_slim_config(None, SlimSettings(recipe="sam-nano-r25", device="cpu"))
+    assert (found.model, found.images, found.ratio) == ("aerogel/sam-nano", "aerogel/samples", 0.25)
+    assert found.device == "cpu"
+    mine = gather_slim_config("m/m", SlimSettings(recipe="sam-nano-r25", images="photos"))
+    assert (mine.model, mine.images, mine.ratio) == ("m/m", "photos", 0.25)
+
+
 def test_without_flags_the_defaults_hold() -> None:
     found = gather_slim_config("m/m", SlimSettings(images="photos"))
     assert found == SlimConfig(model="m/m", images="photos")
