@@ -16,7 +16,7 @@ test test-all bench: export MKL_NUM_THREADS := 1
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.runs ## condense real digits and sample on two processes, with reports, in minutes on two cores
+demo: $(VENV)/.runs ## sample, slim and condense with what is installed, with reports, in minutes on two cores
 	$(BIN)/aerogel demo
 
 test: $(VENV)/.tools ## the tests, without those that take minutes

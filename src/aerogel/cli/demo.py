@@ -1,4 +1,4 @@
-"""`aerogel demo`: both methods on what is already installed: a real image set, a small diffusion model."""
+"""`aerogel demo`: the three methods on what is installed: a diffusion model, a segmenter, an image set."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from aerogel.cli.condense import run_condense
 from aerogel.cli.invocation import read_command
 from aerogel.cli.screen import Screen
 from aerogel.cli.settings import Flag, Settings, choose_folder, gather_config
+from aerogel.cli.slim import show_slimming
+from aerogel.cli.slimming import SlimSettings, choose_slim_folder, gather_slim_config
 
 if TYPE_CHECKING:
     from aerogel.parallel.sampling import Request
@@ -33,21 +35,25 @@ def demo_command(
     ] = False,
     json: Annotated[bool, Flag, Parameter(help="End with one line of JSON on stdout.")] = False,
 ) -> int:
-    """Condense real digits, then sample a diffusion model on two processes; minutes.
+    """Sample on two processes, slim a segmenter, condense real digits; minutes.
 
-    The digits come with scikit-learn, the diffusion model with Aerogel: neither a
-    network nor a GPU is needed. Each part writes a report. A run that was stopped
-    goes on when the same command is given again.
+    The diffusion model, the segmenter and its photos come with Aerogel, the digits
+    with scikit-learn: neither a network nor a GPU is needed. Each part writes a
+    report. A run that was stopped goes on when the same command is given again.
     """
     from aerogel.core.devices import limit_threads
     from aerogel.core.progress import announce
 
     config = gather_config(None, Settings(recipe="digits", device="cpu"))
+    slimming = gather_slim_config(None, SlimSettings(recipe="sam-nano-r25", device="cpu"))
     folder, screen = choose_folder(config, out), Screen(json_wanted=json)
+    slim_folder = choose_slim_folder(slimming, folder / "slim")
     # Networks this small gain nothing from threads, and lose a lot where other work keeps the cores busy.
     with limit_threads(1):
         announce(f"sampling {MODEL} in turn and on two processes, into {folder / 'sample'}")
         show_sampling(folder / "sample", screen, overwrite=overwrite)
+        announce(f"slimming {slimming.model} by {slimming.ratio:.0%} into {slim_folder}: minutes")
+        show_slimming(slimming, slim_folder, screen, overwrite=overwrite)
         announce(f"condensing {config.dataset} to {config.ipc} images per class in {folder}: minutes")
         return run_condense(config, folder, screen, overwrite=overwrite)
 
