@@ -38,8 +38,8 @@ SHARD = 50
 class ViewSettings:
     """Hold what decides the views and the prompts."""
 
-    views: int = 3
-    prompted: int = 3
+    views: int = 2
+    prompted: int = 2
     points: int = 6
     smallest_area: float = 0.25
     seed: int = 0

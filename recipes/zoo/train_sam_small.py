@@ -40,6 +40,7 @@ from torch.nn import functional
 from transformers import SamModel
 from vit_s_focus import BLOCKS, build_config, enlarge, fill_encoder_, read_backbone
 
+from aerogel.core.allocation import keep_memory
 from aerogel.core.files import sha256_file
 from aerogel.core.randomness import derive_seed, permutation, seed_torch
 from aerogel.errors import MismatchError, compose
@@ -64,7 +65,7 @@ class Settings:
     ``target`` is what a point is answered with: the teacher's single "answer" or the "surest" of its guesses.
     """
 
-    distil_epochs: int = 4
+    distil_epochs: int = 5
     mask_epochs: int = 3
     batch_size: int = 8
     lr: float = 4e-4
@@ -337,6 +338,7 @@ def train(
 
 def main() -> None:
     """Run the recipe from the command line."""
+    keep_memory()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--data", type=Path, required=True, help="folder of the teacher and the photos")
@@ -351,8 +353,8 @@ def main() -> None:
     parser.add_argument("--share", default="0/1", help="which part of the views this process makes, I/N")
     parser.add_argument("--until", type=int, help="stop after this step, without the rest of the schedule")
     parser.add_argument("--image-px", type=int, default=256, help="side of the student's square")
-    parser.add_argument("--views", type=int, default=3, help="of each photo")
-    parser.add_argument("--prompted", type=int, default=3, help="views, from the first, with points")
+    parser.add_argument("--views", type=int, default=2, help="of each photo")
+    parser.add_argument("--prompted", type=int, default=2, help="views, from the first, with points")
     for name, value in asdict(Settings()).items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     given = vars(parser.parse_args())
