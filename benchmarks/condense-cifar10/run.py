@@ -27,6 +27,7 @@ from typing import Any
 import torch
 
 from aerogel.condense import CondenseConfig, Pipeline, Sources
+from aerogel.core.allocation import keep_memory
 from aerogel.core.config import load_config
 from aerogel.zoo import load_splits
 from aerogel.zoo.imageset import ImageSet
@@ -90,6 +91,7 @@ def print_published(ipc: int) -> None:
 
 def main() -> None:
     """Run the benchmark from the command line."""
+    keep_memory()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--work", type=Path, default=Path("runs/condense-cifar10"))

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from aerogel.condense import CondenseConfig, Pipeline, Sources
+from aerogel.core.allocation import keep_memory
 from aerogel.core.config import load_config
 from aerogel.zoo import load_splits
 
@@ -34,6 +35,7 @@ SETTINGS = (1, 10, 50)
 
 def main() -> None:
     """Run the benchmark from the command line."""
+    keep_memory()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--data", default="fashion-mnist", help="named source or folder with the IDX files")

@@ -34,6 +34,7 @@ from rate_stages import Bench
 from rate_verdicts import FULL, merge
 
 from aerogel.condense import CondenseConfig, Pipeline, Sources
+from aerogel.core.allocation import keep_memory
 from aerogel.core.canonical import canonical_sha256
 from aerogel.core.config import load_config, to_dict
 from aerogel.core.environment import environment
@@ -117,6 +118,7 @@ def open_bench(config: CondenseConfig, data: str, work: Path) -> Bench:
 
 def main() -> None:
     """Run the benchmark from the command line."""
+    keep_memory()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--data", help="named source or folder with the IDX files; by default the settings'")

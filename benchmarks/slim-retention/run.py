@@ -29,6 +29,7 @@ from typing import Any
 
 import torch
 
+from aerogel.core.allocation import keep_memory
 from aerogel.core.config import from_dict, load_config, to_dict
 from aerogel.core.environment import environment
 from aerogel.core.folders import write_text_atomic
@@ -112,6 +113,7 @@ def sum_up(ours: dict[str, Evaluation], others: dict[str, dict[str, Evaluation]]
 
 def main() -> None:
     """Run the benchmark from the command line."""
+    keep_memory()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--model", required=True)

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from aerogel.core.allocation import keep_memory
 from aerogel.core.environment import environment
 from aerogel.core.files import sha256_file
 from aerogel.core.folders import write_text_atomic
@@ -58,6 +59,7 @@ def obtain(work: Path, name: str, source: str, photos: SegmentedPhotos) -> Evalu
 
 def main() -> None:
     """Run the benchmark from the command line."""
+    keep_memory()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("AEROGEL_DATA", ".")))

@@ -1,10 +1,10 @@
 """Views of photos, and what a teacher says of them: the training set of the zoo's small SAM, kept in shards.
 
 View 0 of a photo is the whole of it, the others are random crops, half of them mirrored. Of every view a
-shard holds the student's pixels and the teacher's embedding, pooled to the student's grid; of the first
-views also random points with the teacher's masks for them: the one it gives when asked for one, and its
-three best guesses, whose bounding boxes serve as box prompts. All of it is a function of the photo's id and
-the seed.
+shard holds the teacher's embedding, and of the first views also random points with the teacher's masks for
+them: the one it gives when asked for one, and its three best guesses, whose bounding boxes serve as box
+prompts. All of it is a function of the photo's id and the seed, and serves students of every size: their
+pixels are drawn and the embedding is pooled to their grid when the shards are loaded.
 """
 
 from __future__ import annotations
@@ -36,10 +36,9 @@ SHARD = 50
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """Hold what decides the views and the prompts; ``image_px`` is the side of the student's square."""
+    """Hold what decides the views and the prompts."""
 
-    image_px: int = 256
-    views: int = 3
+    views: int = 2
     prompted: int = 2
     points: int = 6
     smallest_area: float = 0.25
@@ -102,9 +101,7 @@ class Tutor:
         pixels, placement = self.canvas.place(part)
         with torch.autocast("cpu", torch.bfloat16):
             embedding = self.teacher.get_image_embeddings(pixels).float()
-        small, size = scale_down(part, settings.image_px)
-        pooled = functional.adaptive_avg_pool2d(embedding, settings.image_px // PATCH)[0]
-        kept = {"pixels": small, "sizes": torch.tensor(size), "embeddings": pooled.half()}
+        kept = {"embeddings": embedding[0].half()}
         if view >= settings.prompted:
             return kept
         chance = np.random.default_rng(derive_seed(settings.seed, "points", identifier, view))
@@ -117,7 +114,7 @@ class Tutor:
         inside = torch.zeros(MASK_SIDE, MASK_SIDE, dtype=torch.bool)
         fraction = MASK_SIDE / TEACHER_PX
         inside[: int(tall * fraction + 0.5), : int(wide * fraction + 0.5)] = True
-        kept["points"] = points * (settings.image_px / TEACHER_PX)
+        kept["points"] = points
         kept["answers"] = pack((one.pred_masks[0, :, 0] > 0) & inside)
         kept["guesses"] = pack((three.pred_masks[0] > 0) & inside)
         kept["answer_scores"] = one.iou_scores[0, :, 0].float()
@@ -142,11 +139,26 @@ def make_shards(tutor: Tutor, photos: Photos, folder: Path, *, share: int = 0, s
         os.replace(part, path)
 
 
-def load_shards(folder: Path, photos: int, settings: ViewSettings) -> list[dict[str, Tensor]]:
-    """Return the columns of each view, all its photos joined."""
-    blocks = -(-photos // SHARD)
+def load_shards(
+    folder: Path, photos: Photos, settings: ViewSettings, image_px: int
+) -> list[dict[str, Tensor]]:
+    """Return the columns of each view for a student of ``image_px``, all its photos joined."""
     views = []
     for view in range(settings.views):
-        parts = [load_file(shard_path(folder, view, block)) for block in range(blocks)]
+        parts = []
+        for block in range(-(-len(photos) // SHARD)):
+            part = load_file(shard_path(folder, view, block))
+            pooled = functional.adaptive_avg_pool2d(part["embeddings"].float(), image_px // PATCH)
+            rows = range(block * SHARD, min((block + 1) * SHARD, len(photos)))
+            small = [
+                scale_down(cut_view(photo.image, photo.identifier, view, settings), image_px)
+                for photo in map(photos.__getitem__, rows)
+            ]
+            part["embeddings"] = pooled.half()
+            part["pixels"] = torch.stack([pixels for pixels, _ in small])
+            part["sizes"] = torch.tensor([size for _, size in small])
+            if "points" in part:
+                part["points"] = part["points"] * (image_px / TEACHER_PX)
+            parts.append(part)
         views.append({name: torch.cat([part[name] for part in parts]) for name in parts[0]})
     return views

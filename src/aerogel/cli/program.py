@@ -29,6 +29,7 @@ from aerogel.cli import (
 )
 from aerogel.cli.failures import MISTAKE, guard
 from aerogel.cli.invocation import record_words
+from aerogel.core.allocation import keep_memory
 
 _CODES = """
 Exit codes: 0 done, 1 a problem found by doctor or verify, 2 a mistake in the
@@ -107,7 +108,12 @@ app = build_app()
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code; ``words`` default to those after the program's name."""
+    """Run the command line and return its exit code; ``words`` default to those after the program's name.
+
+    Without ``words`` the process is the program's own, and keeps freed memory for its next tensors.
+    """
+    if words is None:
+        keep_memory()
     given = list(sys.argv[1:] if words is None else words)
     debug = "--debug" in given
     given = [word for word in given if word != "--debug"]

@@ -35,6 +35,7 @@ from aerogel.slim.checkpoint import (
 from aerogel.slim.config import AlignConfig
 from aerogel.slim.digest import digest_model
 from aerogel.slim.families.family import find_family
+from aerogel.slim.families.fused import fusing
 from aerogel.slim.lesson import Lesson, Shown, Tutor
 from aerogel.slim.segmenter import evaluating
 from aerogel.slim.views import DRAWS, show
@@ -141,6 +142,7 @@ def align(
     with ExitStack() as stack:
         for model in models:
             stack.enter_context(evaluating(model))
+            stack.enter_context(fusing(model))
         stack.enter_context(_training_only(student, sites.encoder))
         stack.enter_context(sites.recomputing(checked.checkpoint_blocks))
         run.resume_()

@@ -16,6 +16,7 @@ from aerogel.errors import ConfigError, DataError, UnknownNameError, compose
 from aerogel.slim.channels import KINDS, Kind
 from aerogel.slim.criteria import CRITERIA, Criterion, Subject
 from aerogel.slim.families import describe
+from aerogel.slim.families.fused import fusing
 from aerogel.slim.segmenter import evaluating
 
 
@@ -97,7 +98,7 @@ def _require(seed: int, draws: int, noise: float, kinds: Sequence[str] | None) -
 def _preserving(model: nn.Module) -> Iterator[None]:
     """Switch to evaluation without gradients for parameters; at the end everything is as it was."""
     required = [(each, each.requires_grad) for each in model.parameters()]
-    with evaluating(model):
+    with evaluating(model), fusing(model):
         try:
             for parameter, _ in required:
                 parameter.requires_grad_(False)

@@ -14,6 +14,7 @@ from torch.nn import functional
 from aerogel.errors import DataError, MismatchError, compose
 from aerogel.slim.channels import name_group
 from aerogel.slim.families.family import find_family
+from aerogel.slim.families.fused import fusing
 from aerogel.slim.families.sites import BlockSites
 from aerogel.slim.logits import project_logits
 from aerogel.slim.moments import MomentSums
@@ -61,7 +62,7 @@ def reconstruct_(
             compose("what the plan leaves of the model before", "other widths", "pass apply_plan's result")
         )
     fitting = _Fitting(student, before, plan, ridge, half)
-    with torch.no_grad(), evaluating(student), evaluating(before):
+    with torch.no_grad(), evaluating(student), evaluating(before), fusing(student), fusing(before):
         return fitting.run(images)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from aerogel.errors import ConfigError, MismatchError, compose
 from aerogel.slim.channels import EMBEDDING
 from aerogel.slim.families.family import describe, find_family
+from aerogel.slim.families.fused import fusing
 from aerogel.slim.families.sites import Sites
 from aerogel.slim.moments import HeadMoments, list_norms, watch_heads, watch_stream
 from aerogel.slim.segmenter import evaluating
@@ -49,7 +50,7 @@ def rotate_embedding_(
     if not 2 <= width < size:
         raise ConfigError(compose(f"a width from 2 to {size - 1}", str(width), "correct the width"))
     sites = find_family(model).locate(model)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), fusing(model):
         given = watch_stream(sites, images, half=half)
         _fold_norms_(sites)
         encoder: Any = sites.encoder
@@ -73,7 +74,7 @@ def rotate_heads_(model: nn.Module, images: Iterable[Tensor], *, half: bool = Fa
         DataError: there is no image, or no family knows the model.
     """
     sites = find_family(model).locate(model)
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), fusing(model):
         moments = watch_heads(sites, images, half=half)
         for block, found in zip(sites.blocks, moments, strict=True):
             layer: Any = block.layer

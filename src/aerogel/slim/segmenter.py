@@ -14,6 +14,7 @@ from torch import Tensor
 
 from aerogel.errors import DataError, compose
 from aerogel.slim.canvas import Canvas, Placement
+from aerogel.slim.families.fused import fusing
 from aerogel.slim.prompts import PromptKind
 
 
@@ -44,7 +45,7 @@ class Segmenter:
         first = self._first_parameter()
         if first is not None:
             pixels = pixels.to(device=first.device, dtype=first.dtype)
-        with torch.no_grad(), evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model), fusing(self.model):
             found = self.model.get_image_embeddings(pixels)
         if isinstance(found, Tensor):
             return EncodedPhoto(self, placement, {"image_embeddings": found})

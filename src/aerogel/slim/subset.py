@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from aerogel.slim.channels import name_group
 from aerogel.slim.families.family import find_family
+from aerogel.slim.families.fused import fusing
 from aerogel.slim.moments import encode_all
 from aerogel.slim.segmenter import evaluating
 
@@ -43,7 +44,7 @@ def score_mlps(
         block.narrow.register_forward_pre_hook(watch(spread))
         for block, spread in zip(sites.blocks, spreads, strict=True)
     ]
-    with torch.no_grad(), evaluating(model):
+    with torch.no_grad(), evaluating(model), fusing(model):
         encode_all(sites.encoder, images, half, hooks)
     found = {}
     for number, (block, spread) in enumerate(zip(sites.blocks, spreads, strict=True)):

@@ -1,0 +1,117 @@
+"""Compute the attention of SAM's encoders without a table of relative positions for every pair of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Of the attention between all pairs of tokens, so many elements are in memory at a time.
+_CHUNK = 2**25
+_KNOWN = ("SamVisionSdpaAttention", "SamHQVisionSdpaAttention")
+
+
+@contextmanager
+def fusing(model: Any) -> Iterator[None]:
+    """Let the attention of a SAM or SAM-HQ compute the same, to rounding, in less time and memory.
+
+    transformers adds a bias for each query and key, made of the query's products with the relative positions
+    of rows and columns. Here these products are further dimensions of the query, and a key has a one where
+    its row and column are, so that attention needs no bias and its fast forms apply. On a CPU gradients are
+    computed from the weights of a few heads at a time. Modules that were asked for another implementation
+    than "sdpa" stay as they are, and so does a model without such modules.
+    """
+    modules = list(model.modules()) if hasattr(model, "modules") else []
+    chosen = [each for each in modules if _is_known(each) and "forward" not in vars(each)]
+    try:
+        for each in chosen:
+            vars(each)["forward"] = partial(attend, each)
+        yield
+    finally:
+        for each in chosen:
+            vars(each).pop("forward", None)
+
+
+def attend(attention: Any, hidden_states: Tensor, output_attentions: bool = False) -> tuple[Tensor, None]:
+    """Return what SAM's attention gives for ``hidden_states`` [N, h, w, C], and no weights."""
+    tall, wide = hidden_states.shape[1:3]
+    made = attention.qkv(hidden_states).flatten(1, 2).unflatten(-1, (3, attention.num_attention_heads, -1))
+    query, key, value = made.permute(2, 0, 3, 1, 4)
+    scale = query.shape[-1] ** -0.5
+    if attention.use_rel_pos:
+        query, key = _extend(attention, query, key, (tall, wide))
+    # CUDA and others have a backward pass of their own that is as good.
+    explicit = query.device.type == "cpu" and query.requires_grad
+    compute: Any = _Attention.apply if explicit else _attend
+    attended: Tensor = compute(query, key, value, scale)
+    mixed = attended.transpose(1, 2).reshape(*hidden_states.shape[:3], -1)
+    return attention.proj(mixed), None
+
+
+def _is_known(module: nn.Module) -> bool:
+    return any(each.__name__ in _KNOWN for each in type(module).__mro__)
+
+
+def _extend(attention: Any, query: Tensor, key: Tensor, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return queries and keys [N, heads, h · w, d + h + w] whose products hold the relative positions'."""
+    tall, wide = sides
+    grid = query.unflatten(2, sides)
+    rows = attention.get_rel_pos(tall, tall, attention.rel_pos_h).to(query.dtype)
+    columns = attention.get_rel_pos(wide, wide, attention.rel_pos_w).to(query.dtype)
+    # The bias is not scaled as products of queries and keys are.
+    rise = query.shape[-1] ** 0.5
+    by_row = torch.einsum("nhyxd,ykd->nhyxk", grid, rows) * rise
+    by_column = torch.einsum("nhyxd,xkd->nhyxk", grid, columns) * rise
+    place = torch.arange(tall * wide, device=key.device)
+    ones = torch.cat(
+        (functional.one_hot(place // wide, tall), functional.one_hot(place % wide, wide)), dim=-1
+    ).to(key.dtype)
+    extended = torch.cat((grid, by_row, by_column), dim=-1).flatten(2, 3)
+    return extended, torch.cat((key, ones.expand(*key.shape[:2], -1, -1)), dim=-1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Return softmax(scale · q kᵀ) v; values are filled up to the keys' dimensions for the fast forms."""
+    size = value.shape[-1]
+    filled = functional.pad(value, (0, key.shape[-1] - size))
+    return functional.scaled_dot_product_attention(query, key, filled, scale=scale)[..., :size]
+
+
+class _Attention(torch.autograd.Function):
+    """Attention whose backward pass is made of matrix products, which CPUs have units for."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        ctx.save_for_backward(query, key, value)
+        ctx.scale = scale
+        return _attend(query, key, value, scale)
+
+    @staticmethod
+    def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        saved = ctx.saved_tensors
+        heads = tuple(each.flatten(0, 1).contiguous() for each in (*saved, wanted))
+        step = max(1, _CHUNK // (heads[0].shape[1] * heads[1].shape[1]))
+        parts = [
+            _derive(query, key, value, part, ctx.scale)
+            for query, key, value, part in zip(*(each.split(step) for each in heads), strict=True)
+        ]
+        by_query, by_key, by_value = (
+            torch.cat(each).view_as(like) for each, like in zip(zip(*parts, strict=True), saved, strict=True)
+        )
+        return by_query, by_key, by_value, None
+
+
+def _derive(
+    query: Tensor, key: Tensor, value: Tensor, wanted: Tensor, scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the derivatives by queries, keys and values [heads, tokens, dims] of some heads."""
+    weights = torch.softmax(torch.bmm(query, key.transpose(1, 2)).mul_(scale), dim=-1)
+    value_part = torch.bmm(weights.transpose(1, 2), wanted)
+    by_weight = torch.bmm(wanted, value.transpose(1, 2))
+    by_product = torch.ops.aten._softmax_backward_data(by_weight, weights, -1, weights.dtype).mul_(scale)
+    return torch.bmm(by_product, key), torch.bmm(by_product.transpose(1, 2), query), value_part
