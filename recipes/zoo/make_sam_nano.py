@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from aerogel.core.allocation import keep_memory
 from aerogel.core.config import load_config
 from aerogel.core.files import sha256_file
 from aerogel.core.folders import create_folder, require_replaceable
@@ -65,15 +66,17 @@ def write_segmenter(slimmed: Slimmed, out: Path) -> dict[str, int | str]:
 
 def main() -> None:
     """Run the recipe from the command line."""
+    keep_memory()
     layout = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--small", type=Path, required=True, help="folder of sam-small")
     parser.add_argument("--data", type=Path, required=True, help="folder of the photos")
     parser.add_argument("--work", type=Path, required=True, help="folder of the slimming")
     parser.add_argument("--out", type=Path, required=True, help="folder of the finished model")
+    parser.add_argument("--threads", type=int, default=1, help="of this process")
     arguments = parser.parse_args()
     require_replaceable(arguments.out, overwrite=False)
-    torch.set_num_threads(1)
+    torch.set_num_threads(arguments.threads)
     source = arguments.data / "photos" / "imagenet-samples.parquet"
     photos = open_photos(source, image_column="image", check="header")
     slimmed = slim(str(arguments.small), photos, config=read_settings(), out=arguments.work)

