@@ -2,7 +2,7 @@
 
     python examples/slim_photos.py
 
-The settings are small, so that it ends in seconds; `aerogel slim --recipe sam-nano-r25` takes its time.
+The settings are small, so that it ends in seconds; `aerogel slim --recipe sam-nano-r10` takes its time.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ def _tiny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return gather_config("digits", Settings(ipc=1, device="cpu", sets=TINY))
 
     def gather_slim_tiny(model: str | None, settings: SlimSettings) -> SlimConfig:
-        assert (model, settings.recipe) == (None, "sam-nano-r25")
+        assert (model, settings.recipe) == (None, "sam-nano-r10")
         return config(model="sam", images="photos")
 
     teacher().save_pretrained(tmp_path / "sam")

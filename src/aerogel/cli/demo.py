@@ -45,7 +45,7 @@ def demo_command(
     from aerogel.core.progress import announce
 
     config = gather_config(None, Settings(recipe="digits", device="cpu"))
-    slimming = gather_slim_config(None, SlimSettings(recipe="sam-nano-r25", device="cpu"))
+    slimming = gather_slim_config(None, SlimSettings(recipe="sam-nano-r10", device="cpu"))
     folder, screen = choose_folder(config, out), Screen(json_wanted=json)
     slim_folder = choose_slim_folder(slimming, folder / "slim")
     # Networks this small gain nothing from threads, and lose a lot where other work keeps the cores busy.

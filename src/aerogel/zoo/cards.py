@@ -61,14 +61,14 @@ CARDS.register("aerogel/sam-nano")(
     Card(
         kind="segmenter",
         file="sam-nano/model.safetensors",
-        sha256="",
+        sha256="1cdabc9a4a7b0e005e8c68006691a8335270fc7a7569577d2fc5a4a3451a5277",
         licence="Apache-2.0",
         data="what MobileSAM (Apache-2.0) says of 1,000 ImageNet photos without labels, learned by sam-small,"
         " which was slimmed on the same photos; the photos do not ship",
         command="python recipes/zoo/make_sam_nano.py --small runs/sam-small/model --data FOLDER"
         " --work runs/sam-nano --out src/aerogel/zoo/weights/sam-nano",
         # mIoU on 620 objects of 100 COCO photos (benchmarks/slim-zoo).
-        figures={"point_miou": 0.0, "box_miou": 0.0},
+        figures={"point_miou": 0.417, "box_miou": 0.649},
     )
 )
 

@@ -50,13 +50,13 @@ def test_a_shipped_recipe_of_slimming_uses_what_ships(name: str) -> None:
 
 def test_the_recipe_of_another_verb_is_refused() -> None:
     with pytest.raises(ConfigError, match="slim"):
-        load_config(CondenseConfig, find_recipe("sam-nano-r25"))
+        load_config(CondenseConfig, find_recipe("sam-nano-r10"))
     with pytest.raises(ConfigError, match="condense"):
         load_config(SlimConfig, find_recipe("digits"))
 
 
 def test_the_demo_and_both_settings_of_fashion_mnist_are_there() -> None:
-    assert {"digits", "fashion-mnist-ipc10", "fashion-mnist-ipc50", "sam-nano-r25"} <= set(list_recipes())
+    assert {"digits", "fashion-mnist-ipc10", "fashion-mnist-ipc50", "sam-nano-r10"} <= set(list_recipes())
     for ipc in (10, 50):
         config = load_config(CondenseConfig, find_recipe(f"fashion-mnist-ipc{ipc}"))
         assert (config.ipc, config.student.width, config.student.depth) == (ipc, 128, 3)
