@@ -49,10 +49,10 @@ def test_every_flag_arrives() -> None:
 
 def test_a_recipe_that_ships_names_model_and_photos() -> None:
     found = gather_slim_config(None, SlimSettings(recipe="sam-nano-r10", device="cpu"))
-    assert (found.model, found.images, found.ratio) == ("aerogel/sam-nano", "aerogel/samples", 0.25)
+    assert (found.model, found.images, found.ratio) == ("aerogel/sam-nano", "aerogel/samples", 0.1)
     assert found.device == "cpu"
     mine = gather_slim_config("m/m", SlimSettings(recipe="sam-nano-r10", images="photos"))
-    assert (mine.model, mine.images, mine.ratio) == ("m/m", "photos", 0.25)
+    assert (mine.model, mine.images, mine.ratio) == ("m/m", "photos", 0.1)
 
 
 def test_without_flags_the_defaults_hold() -> None:

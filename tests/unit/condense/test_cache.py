@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aerogel.condense.cache import CachedLabels
 from aerogel.condense.config import FitConfig, StudentConfig, ViewConfig
 from aerogel.condense.labels import Batch, HardLabels, LabelSource, NetworkLabels, make_batch
-from aerogel.condense.networks import build_classifier
+from aerogel.condense.networks import Classifier, build_classifier
 from aerogel.condense.student import TrainingSet, build_student, train_student
 from aerogel.condense.views import Views
 from aerogel.errors import ConfigError
@@ -113,27 +113,27 @@ def test_a_student_that_goes_round_is_the_same_with_and_without(budget: int) -> 
     config = StudentConfig(width=4, depth=1, fit=fit)
     data = TrainingSet(PIXELS, LABELS, VIEWS, ("a", "b", "c"), (0.5,), (0.3,))
 
-    def trained(source: LabelSource) -> dict[str, bytes]:
+    def trained(source: LabelSource) -> Classifier:
         student = build_student(data, config, 1)
         for _ in train_student(student, data, source, config, seed=1, view_epochs=2):
             pass
+        return student
+
+    def written(student: Classifier) -> dict[str, bytes]:
         return {name: value.numpy().tobytes() for name, value in student.state_dict().items()}
 
     kept, counted = cache(budget)
     ours = trained(kept)
     assert counted.views == {0: 4 * IMAGES, 10**6: 2 * IMAGES}.get(budget, counted.views)
-    again = trained(kept)
-    assert ours == again
+    assert written(ours) == written(trained(kept))
     if budget != 10**6:  # batches of other samples may round otherwise, so only what is never kept is exact
         return
     third, _ = cache(0)
     reference = trained(third)
-    assert all(
-        np.allclose(
-            np.frombuffer(ours[name], np.float32), np.frombuffer(reference[name], np.float32), atol=1e-4
-        )
-        for name in ours
-    )
+    # Weights that norms make irrelevant have only rounding for a gradient, so what counts is the function.
+    views = batch_of(list(range(IMAGES))).views
+    with torch.no_grad():
+        torch.testing.assert_close(ours.eval()(views), reference.eval()(views), rtol=0, atol=1e-4)
 
 
 def test_hard_labels_stay_none_and_take_nothing() -> None:
