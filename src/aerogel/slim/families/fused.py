@@ -18,7 +18,7 @@ _KNOWN = ("SamVisionSdpaAttention", "SamHQVisionSdpaAttention")
 
 @contextmanager
 def fusing(model: Any) -> Iterator[None]:
-    """Let the attention of a SAM or SAM-HQ compute the same, to rounding, in less time and memory.
+    """Let the attention of a SAM or SAM-HQ compute the same, to rounding, in less memory and no more time.
 
     transformers adds a bias for each query and key, made of the query's products with the relative positions
     of rows and columns. Here these products are further dimensions of the query, and a key has a one where
