@@ -1,7 +1,7 @@
 """What a slimmed segmenter keeps of its teacher's masks, at equal training cost for every way of slimming.
 
     python benchmarks/slim-retention/run.py --model runs/sam-small/model [--data FOLDER] [--work FOLDER]
-        [--rows slim random ...] [--ratios 50 77]
+        [--rows slim random ...] [--ratios 50 77] [--device auto]
 
 --model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
 photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
@@ -21,6 +21,7 @@ be shared between processes.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ import torch
 
 from aerogel.core.allocation import keep_memory
 from aerogel.core.config import from_dict, load_config, to_dict
+from aerogel.core.devices import choose_device
 from aerogel.core.environment import environment
 from aerogel.core.folders import write_text_atomic
 from aerogel.slim import Evaluation, SlimConfig, compare, evaluate, open_model, slim
@@ -62,21 +64,22 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_config(row: str, ratio: int) -> SlimConfig:
+def make_config(row: str, ratio: int, device: str) -> SlimConfig:
     """Return the settings of a row."""
     plain = to_dict(load_config(SlimConfig, HERE / "settings.yaml"))
     for key, value in ROWS[row].items():
         plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
     if plain["method"] == "one-step":
         plain["align"]["epochs"] *= 2
-    plain["ratio"] = ratio / 100
+    plain |= {"ratio": ratio / 100, "device": device}
     return from_dict(SlimConfig, plain, row)
 
 
-def evaluate_all(model: Any, sets: Mapping[str, Any], name: str) -> dict[str, Evaluation]:
+def evaluate_all(model: Any, sets: Mapping[str, Any], name: str, device: str) -> dict[str, Evaluation]:
     """Return the scores of a model on each set of photos."""
+    placed = copy.deepcopy(model).to(device)
     return {
-        key: evaluate(model, photos, prompts=PROMPTS, boundary=False, name=name)
+        key: evaluate(placed, photos, prompts=PROMPTS, boundary=False, name=name)
         for key, photos in sets.items()
     }
 
@@ -121,7 +124,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/slim-retention"))
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--ratios", nargs="+", type=int, default=[50, 77])
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     arguments = parser.parse_args()
+    device = choose_device(arguments.device).value
     torch.set_num_threads(1)
     place = arguments.data / "photos"
     sets = {
@@ -130,17 +135,19 @@ def main() -> None:
     }
     teacher = open_model(arguments.model)
     photos = open_photos(place / "imagenet-samples.parquet", image_column="image", check="header")
-    known = obtain(arguments.work / "teacher.json", lambda: evaluate_all(teacher, sets, "teacher"))
+    known = obtain(arguments.work / "teacher.json", lambda: evaluate_all(teacher, sets, "teacher", device))
     figures: dict[str, Any] = {}
     for ratio in arguments.ratios:
         figures[f"r{ratio}"] = {"teacher": sum_up(known, {})}
         scored: dict[str, dict[str, Evaluation]] = {}
         for row in arguments.rows:
             folder = arguments.work / f"r{ratio}-{row}"
-            result = slim(teacher, photos, config=make_config(row, ratio), out=folder)
-            scored[row] = obtain(
-                folder / "evaluation.json", lambda model=result.model, row=row: evaluate_all(model, sets, row)
-            )
+            result = slim(teacher, photos, config=make_config(row, ratio, device), out=folder)
+
+            def judge(model: Any = result.model, row: str = row) -> dict[str, Evaluation]:
+                return evaluate_all(model, sets, row, device)
+
+            scored[row] = obtain(folder / "evaluation.json", judge)
         for row, ours in scored.items():
             others = {"kept": known}
             if row != "slim" and "slim" in scored:

@@ -77,7 +77,15 @@ def _gpu_model(folder: Path = Path("/proc/driver/nvidia/gpus")) -> str:
                     models.append(value.strip())
     except OSError:
         pass
-    return ", ".join(models) or "none found"
+    return ", ".join(models or _ask_torch()) or "none found"
+
+
+def _ask_torch() -> list[str]:
+    """Name the GPUs that torch has at work in this process: some machines hide the driver's folder."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return []
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
 def _usable_cores() -> int:
