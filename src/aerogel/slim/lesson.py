@@ -136,7 +136,12 @@ class Tutor:
             return seen.encode(_fit(pixels, model))
 
     def _recall(self, batch: Sequence[Shown]) -> Features:
-        """Return the teacher's outputs, photo by photo, so that they do not depend on which are cached."""
+        """Return the teacher's outputs: of a batch at once where nothing can be cached.
+
+        Else photo by photo, so that they do not depend on which are cached.
+        """
+        if not self.cache.count:
+            return self._watch(self.lesson.teacher, torch.cat([each.pixels for each in batch]))
         found = []
         for each in batch:
             if each.whole:

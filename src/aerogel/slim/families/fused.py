@@ -76,9 +76,16 @@ def _extend(attention: Any, query: Tensor, key: Tensor, sides: tuple[int, int]) 
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Return softmax(scale · q kᵀ) v; values are filled up to the keys' dimensions for the fast forms."""
-    size = value.shape[-1]
-    filled = functional.pad(value, (0, key.shape[-1] - size))
+    """Return softmax(scale · q kᵀ) v; all are filled up with zeros to one size, for the fast forms.
+
+    Those of GPUs take multiples of 8 only.
+    """
+    size, width = value.shape[-1], key.shape[-1]
+    wide = width if key.device.type == "cpu" else -(-width // 8) * 8
+    query, key, filled = (
+        functional.pad(each, (0, wide - each.shape[-1])) if each.shape[-1] < wide else each
+        for each in (query, key, value)
+    )
     return functional.scaled_dot_product_attention(query, key, filled, scale=scale)[..., :size]
 
 
