@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
+
+from aerogel.core.environment import count_cores
 
 __all__ = ["read_ahead"]
 
@@ -24,7 +25,7 @@ def read_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[
     It is for work that leaves the interpreter free, such as decoding pictures. What ``make`` raises is raised
     where its result would have come. Items are taken on the caller's thread, no sooner than they are needed.
     """
-    workers = min(_MOST_WORKERS, _count_cores())
+    workers = min(_MOST_WORKERS, count_cores())
     rest = iter(items)
     with ThreadPoolExecutor(workers, thread_name_prefix="aerogel-ahead") as pool:
         waiting: deque[Future[Made]] = deque(pool.submit(make, item) for item in islice(rest, 2 * workers))
@@ -37,9 +38,3 @@ def read_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[
         finally:
             for future in waiting:
                 future.cancel()
-
-
-def _count_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["MAIN_PACKAGES", "environment", "versions"]
+__all__ = ["MAIN_PACKAGES", "count_cores", "environment", "versions"]
 
 MAIN_PACKAGES = (
     "torch",
@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
         "python": f"{found['python']} ({sys.implementation.name})",
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": str(_usable_cores()),
+        "cores": str(count_cores()),
         "memory": _memory(),
         "gpu": _gpu_model(),
     }
@@ -88,7 +88,8 @@ def _ask_torch() -> list[str]:
     return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
 
 
-def _usable_cores() -> int:
+def count_cores() -> int:
+    """Count the processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

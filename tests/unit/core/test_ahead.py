@@ -22,7 +22,7 @@ def test_results_come_in_order_whatever_takes_longest() -> None:
 
 
 def test_items_are_taken_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "_count_cores", lambda: 2)
+    monkeypatch.setattr(ahead, "count_cores", lambda: 2)
     taken: list[int] = []
     threads: set[int] = set()
 
@@ -40,7 +40,7 @@ def test_items_are_taken_when_they_are_needed(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_next_items_are_made_before_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead, "_count_cores", lambda: 2)
+    monkeypatch.setattr(ahead, "count_cores", lambda: 2)
     made = [threading.Event() for _ in range(5)]
     found = read_ahead(lambda item: made[item].set(), range(5))
     next(found)
