@@ -18,13 +18,14 @@ _KNOWN = ("SamVisionSdpaAttention", "SamHQVisionSdpaAttention")
 
 @contextmanager
 def fusing(model: Any) -> Iterator[None]:
-    """Let the attention of a SAM or SAM-HQ compute the same, to rounding, in less memory and no more time.
+    """Let the attention of a SAM or SAM-HQ compute the same, to rounding, in less memory within a block.
 
     transformers adds a bias for each query and key, made of the query's products with the relative positions
     of rows and columns. Here these products are further dimensions of the query, and a key has a one where
-    its row and column are, so that attention needs no bias and its fast forms apply. On a CPU gradients are
-    computed from the weights of a few heads at a time. Modules that were asked for another implementation
-    than "sdpa" stay as they are, and so does a model without such modules.
+    its row and column are, so that attention needs no bias and its fast forms apply: on GPUs it is sooner in
+    bfloat16. On a CPU gradients are computed from the weights of a few heads at a time. Nothing is left on
+    the model afterwards. Modules that were asked for another implementation than "sdpa" stay as they are, and
+    so does a model without such modules.
     """
     modules = list(model.modules()) if hasattr(model, "modules") else []
     chosen = [each for each in modules if _is_known(each) and "forward" not in vars(each)]
