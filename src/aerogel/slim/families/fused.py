@@ -65,8 +65,8 @@ def _extend(
     """Return queries and keys [N, heads, h · w, d + h + w] whose products hold the relative positions'."""
     tall, wide = sides
     grid = query.unflatten(2, sides)
-    rows = attention.get_rel_pos(tall, tall, attention.rel_pos_h).to(query.dtype)
-    columns = attention.get_rel_pos(wide, wide, attention.rel_pos_w).to(query.dtype)
+    rows = _place(attention, attention.rel_pos_h, tall).to(query.dtype)
+    columns = _place(attention, attention.rel_pos_w, wide).to(query.dtype)
     # The bias is not scaled as products of queries and keys are.
     by_row = torch.einsum("nhyxd,ykd->nhyxk", grid, rows)
     by_column = torch.einsum("nhyxd,xkd->nhyxk", grid, columns)
@@ -76,6 +76,15 @@ def _extend(
     ).to(key.dtype)
     extended = torch.cat((scaled.unflatten(2, sides), by_row, by_column), dim=-1).flatten(2, 3)
     return extended, torch.cat((key, ones.expand(*key.shape[:2], -1, -1)), dim=-1)
+
+
+def _place(attention: Any, table: Tensor, side: int) -> Tensor:
+    """Return the relative positions [side, side, d] of places y and k, which differ by y - k."""
+    if len(table) != 2 * side - 1:
+        placed: Tensor = attention.get_rel_pos(side, side, table)
+        return placed
+    # By index it would be the same, but indices would have to come from the CPU each time.
+    return table.unfold(0, side, 1).transpose(1, 2).flip(1)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -43,6 +43,18 @@ def test_the_same_embedding_and_the_same_gradients(family: str, positions: bool)
         assert slope.abs().max() > 0, name
 
 
+@pytest.mark.parametrize(("side", "length"), [(3, 5), (5, 9), (4, 5), (4, 11)])
+def test_relative_positions_lie_as_in_transformers(side: int, length: int) -> None:
+    attention = build().vision_encoder.layers[0].attn
+    table = torch.randn(length, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    table.requires_grad_()
+    weights = torch.linspace(-1, 1, side * side * 4, dtype=torch.float64).view(side, side, 4)
+    found, wanted = fused._place(attention, table, side), attention.get_rel_pos(side, side, table)
+    assert torch.equal(found, wanted)
+    slopes = [torch.autograd.grad((each * weights).sum(), table)[0] for each in (found, wanted)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("widths", [{"embedding": 12, "head_dims": 3}, {"blocks.0.head_dims": 2}])
 def test_narrowed_heads_keep_their_scale(widths: dict[str, int]) -> None:
     model = build()
