@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from typing import TypeVar
@@ -19,7 +19,7 @@ Made = TypeVar("Made")
 _MOST_WORKERS = 8
 
 
-def read_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+def read_ahead(make: Callable[[Item], Made], items: Iterable[Item]) -> Generator[Made, None, None]:
     """Yield ``make(item)`` of each item, in order; up to eight threads are a few items ahead.
 
     It is for work that leaves the interpreter free, such as decoding pictures. What ``make`` raises is raised

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -220,8 +220,7 @@ class _Run:
                 for number in self.crew.take_share(batch).tolist():
                     yield epoch, number
 
-        for view in load_views(self.photos, self.canvas, self.config.augment, self.seed, order()):
-            yield replace(view, pixels=view.pixels.to(self.tutor.device))
+        return load_views(self.photos, self.canvas, self.config.augment, self.seed, order())
 
     def _find_batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
         epoch, index = divmod(step, self.steps_per_epoch)

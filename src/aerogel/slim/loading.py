@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from functools import partial
 from typing import Any, Protocol
 
@@ -34,7 +34,7 @@ class PhotoList(Protocol):
 
 def load_views(
     photos: PhotoList, canvas: Canvas, augment: Augment, seed: int, order: Iterable[tuple[int, int]]
-) -> Iterator[Shown]:
+) -> Generator[Shown, None, None]:
     """Yield the views of photos, pixels on the CPU, for each (epoch, number of a photo) of ``order``.
 
     A view is a function of the seed, epoch and number alone.

@@ -64,5 +64,5 @@ def test_nothing_goes_on_once_it_is_closed() -> None:
     found = read_ahead(lambda item: item, iter(range(1000)))
     next(found)
     assert threading.active_count() > before
-    found.close()  # type: ignore[attr-defined]
+    found.close()
     assert threading.active_count() == before
