@@ -30,6 +30,7 @@ TABLES = {
     "parallel-speed": parallel.tabulate_speed,
     "parallel-fidelity": parallel.tabulate_fidelity,
     "slim-shapes": slim.tabulate_shapes,
+    "slim-latency": slim.tabulate_latency,
     "slim-attention": slim.tabulate_attention,
     "slim-zoo": slim.tabulate_segmenters,
     "slim-criteria": slim.tabulate_criteria,

@@ -22,6 +22,27 @@ def tabulate_shapes(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+FORMS = ("float32", "bfloat16")
+
+
+def tabulate_latency(found: dict[str, Any]) -> str:
+    """Return time and memory of each encoder, with transformers' attention and with the fused one."""
+    titles = [f"{name}, {batch}" for name in FORMS for batch in (1, 8)]
+    lines = [f"| ms, GiB | | {' | '.join(titles)} |", "|---|---|" + "---:|" * len(titles)]
+    rows = found["figures"]["rows"]
+    for ratio in sorted({row["ratio"] for row in rows}):
+        for form, label in (("stock", "transformers"), ("fused", "fused")):
+            each = {(row["dtype"], row["batch"]): row[form] for row in rows if row["ratio"] == ratio}
+            cells = [
+                f"{each[name, batch]['ms']:.0f}, {each[name, batch]['peak_gib']:.1f}"
+                for name in FORMS
+                for batch in (1, 8)
+            ]
+            title = f"ratio {ratio}" if ratio else "SAM-B"
+            lines.append(f"| {title} | {label} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 SEGMENTERS = {"mobile_sam": "MobileSAM", "sam_small": "sam-small", "sam_nano": "`aerogel/sam-nano`"}
 PROMPTS = {"one point": "point", "centre point": "centre", "box": "box"}
 

@@ -1,7 +1,7 @@
 """What a slimmed segmenter keeps of its teacher's masks, at equal training cost for every way of slimming.
 
     python benchmarks/slim-retention/run.py --model runs/sam-small/model [--data FOLDER] [--work FOLDER]
-        [--rows slim random ...] [--ratios 50 77]
+        [--rows slim random ...] [--ratios 50 77] [--device auto]
 
 --model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
 photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
@@ -15,15 +15,19 @@ Every object of 1 % of its photo or more is asked for by a random point of it an
 the mean intersection over union over objects. "kept" is the share of the teacher's, "behind_slim" how far a
 row lies below ours; both paired, with 95 % intervals that draw whole photos again. Writes results.json
 beside this file and ends its output with that JSON on one line. A killed run goes on where it was; rows can
-be shared between processes.
+be shared between processes. Scores are kept in --work with their settings and machine, so that those of
+another machine can be put together here: copy its --work/*.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +35,11 @@ import torch
 
 from aerogel.core.allocation import keep_memory
 from aerogel.core.config import from_dict, load_config, to_dict
+from aerogel.core.devices import choose_device
 from aerogel.core.environment import environment
 from aerogel.core.folders import write_text_atomic
 from aerogel.slim import Evaluation, SlimConfig, compare, evaluate, open_model, slim
+from aerogel.slim.digest import digest_model
 from aerogel.zoo import open_photos, open_segments
 
 HERE = Path(__file__).parent
@@ -62,34 +68,33 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_config(row: str, ratio: int) -> SlimConfig:
+def make_config(row: str, ratio: int, device: str) -> SlimConfig:
     """Return the settings of a row."""
     plain = to_dict(load_config(SlimConfig, HERE / "settings.yaml"))
     for key, value in ROWS[row].items():
         plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
     if plain["method"] == "one-step":
         plain["align"]["epochs"] *= 2
-    plain["ratio"] = ratio / 100
+    plain |= {"ratio": ratio / 100, "device": device}
     return from_dict(SlimConfig, plain, row)
 
 
-def evaluate_all(model: Any, sets: Mapping[str, Any], name: str) -> dict[str, Evaluation]:
-    """Return the scores of a model on each set of photos."""
-    return {
-        key: evaluate(model, photos, prompts=PROMPTS, boundary=False, name=name)
-        for key, photos in sets.items()
-    }
+def obtain(path: Path, identity: dict[str, Any], make: Callable[[], Any]) -> tuple[Any, dict[str, str]]:
+    """Return the scores stored at ``path``, of this identity, and their machine; make them if there are none.
 
-
-def obtain(path: Path, make: Any) -> dict[str, Evaluation]:
-    """Return the scores stored at ``path``; make and store them if there are none."""
-    if not path.exists():
-        found = make()
-        text = json.dumps({key: each.to_dict() for key, each in found.items()})
+    ``make`` returns the model to score, and the photos by set.
+    """
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if stored.get("identity") != identity:
+        model, sets = make()
+        scores = {
+            key: evaluate(model, photos, prompts=PROMPTS, boundary=False, name=path.stem).to_dict()
+            for key, photos in sets.items()
+        }
+        stored = {"identity": identity, "environment": environment(), "scores": scores}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(path, text)
-    stored = json.loads(path.read_text(encoding="utf-8"))
-    return {key: Evaluation.from_dict(each) for key, each in stored.items()}
+        write_text_atomic(path, json.dumps(stored))
+    return {key: Evaluation.from_dict(each) for key, each in stored["scores"].items()}, stored["environment"]
 
 
 def sum_up(ours: dict[str, Evaluation], others: dict[str, dict[str, Evaluation]]) -> dict[str, Any]:
@@ -111,6 +116,60 @@ def sum_up(ours: dict[str, Evaluation], others: dict[str, dict[str, Evaluation]]
     return found
 
 
+@dataclass
+class Bench:
+    """The teacher and all photos, opened when a row needs them."""
+
+    arguments: argparse.Namespace
+    device: str
+
+    @cached_property
+    def teacher(self) -> Any:
+        """Return the model that is slimmed, on the CPU."""
+        return open_model(self.arguments.model)
+
+    @cached_property
+    def weights(self) -> str:
+        """Return the digest of the teacher's weights."""
+        return digest_model(self.teacher)
+
+    @cached_property
+    def photos(self) -> Any:
+        """Return the photos to align on."""
+        path = self.arguments.data / "photos" / "imagenet-samples.parquet"
+        return open_photos(path, image_column="image", check="header")
+
+    @cached_property
+    def sets(self) -> dict[str, Any]:
+        """Return the photos with masks, by set."""
+        place = self.arguments.data / "photos"
+        return {
+            "coco": open_segments(place / "coco-panoptic-train.parquet", smallest_share=LEAST_AREA),
+            "bsds": open_segments(place / "bsds500-trainval.parquet", smallest_share=LEAST_AREA, annotator=0),
+        }
+
+    def score_teacher(self) -> tuple[dict[str, Evaluation], dict[str, str]]:
+        """Return the teacher's scores, and the machine that they are from."""
+
+        def make() -> tuple[Any, Any]:
+            return copy.deepcopy(self.teacher).to(self.device), self.sets
+
+        return obtain(self.arguments.work / "teacher.json", {"teacher": self.weights}, make)
+
+    def score(self, row: str, ratio: int) -> tuple[dict[str, Evaluation], dict[str, str]]:
+        """Return a row's scores, and the machine that they are from."""
+        config = make_config(row, ratio, self.device)
+        settings = {key: value for key, value in to_dict(config).items() if key != "device"}
+        name = f"r{ratio}-{row}"
+
+        def make() -> tuple[Any, Any]:
+            found = slim(self.teacher, self.photos, config=config, out=self.arguments.work / name)
+            return found.model.to(self.device), self.sets
+
+        identity = {"teacher": self.weights, "settings": settings}
+        return obtain(self.arguments.work / f"{name}.json", identity, make)
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     keep_memory()
@@ -120,34 +179,32 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(os.environ.get("AEROGEL_DATA", ".")))
     parser.add_argument("--work", type=Path, default=Path("runs/slim-retention"))
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
-    parser.add_argument("--ratios", nargs="+", type=int, default=[50, 77])
+    parser.add_argument("--ratios", nargs="*", type=int, default=[50, 77], help="none: the teacher alone")
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    place = arguments.data / "photos"
-    sets = {
-        "coco": open_segments(place / "coco-panoptic-train.parquet", smallest_share=LEAST_AREA),
-        "bsds": open_segments(place / "bsds500-trainval.parquet", smallest_share=LEAST_AREA, annotator=0),
-    }
-    teacher = open_model(arguments.model)
-    photos = open_photos(place / "imagenet-samples.parquet", image_column="image", check="header")
-    known = obtain(arguments.work / "teacher.json", lambda: evaluate_all(teacher, sets, "teacher"))
+    bench = Bench(arguments, choose_device(arguments.device).value)
     figures: dict[str, Any] = {}
+    machines: list[dict[str, str]] = []
     for ratio in arguments.ratios:
-        figures[f"r{ratio}"] = {"teacher": sum_up(known, {})}
         scored: dict[str, dict[str, Evaluation]] = {}
         for row in arguments.rows:
-            folder = arguments.work / f"r{ratio}-{row}"
-            result = slim(teacher, photos, config=make_config(row, ratio), out=folder)
-            scored[row] = obtain(
-                folder / "evaluation.json", lambda model=result.model, row=row: evaluate_all(model, sets, row)
-            )
+            scored[row], machine = bench.score(row, ratio)
+            machines += [] if machine in machines else [machine]
+        # Last, so that rows of several processes need not wait for it.
+        known, machine = bench.score_teacher()
+        machines += [] if machine in machines else [machine]
+        figures[f"r{ratio}"] = {"teacher": sum_up(known, {})}
         for row, ours in scored.items():
             others = {"kept": known}
             if row != "slim" and "slim" in scored:
                 others["behind_slim"] = scored["slim"]
             figures[f"r{ratio}"][row] = sum_up(ours, others)
             print(ratio, row, json.dumps(figures[f"r{ratio}"][row]), flush=True)
-    result = {"figures": figures, "environment": environment()}
+    if not arguments.ratios:
+        bench.score_teacher()
+        return
+    result = {"figures": figures, "environments": machines}
     write_text_atomic(HERE / "results.json", json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
 

@@ -26,6 +26,7 @@ from aerogel.core.randomness import derive_seed, permutation, seed_torch
 from aerogel.errors import DivergedError, IntegrityError, compose
 
 _SAVE_EVERY_S = 20.0
+_LOSSES_AT_ONCE = 50
 _CHECKPOINT = "fit.safetensors"
 _ANEW = "delete it, to begin anew"
 
@@ -116,7 +117,7 @@ def fit(
         MismatchError: the processes do not train the same, or do not see the same checkpoint.
     """
     trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=config.lr, weight_decay=config.weight_decay)
+    optimiser = _build_optimiser(trained, config, device)
     half = choose_dtype(config.dtype, device).value == "bfloat16"
     steps_per_epoch = len(batches(seed, 0, population, config.batch_size))
     steps = config.epochs * steps_per_epoch
@@ -126,19 +127,19 @@ def fit(
     last_save = time.monotonic()
     for epoch in range(first, config.epochs):
         begin = time.monotonic()
-        losses: list[float] = []
+        losses = _Losses(epoch, config, device)
         module.train()
         with seed_torch(derive_seed(seed, "epoch", str(epoch))):
             for index, samples in enumerate(batches(seed, epoch, population, config.batch_size)):
                 rate = learning_rate(epoch * steps_per_epoch + index, steps, config)
                 with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
                     loss = batch_loss(epoch, samples)
-                losses.append(_finite(crew.add(loss), epoch, config))
+                losses.append(crew.add(loss), last=index + 1 == steps_per_epoch)
                 _step(optimiser, trained, loss, rate, config.clip, crew)
                 if after_step is not None:
                     after_step()
         _average_statistics_(module, crew)
-        history.append(float(np.mean(losses)))
+        history.append(float(np.mean(losses.values)))
         yield EpochState(epoch, history[-1], time.monotonic() - begin)
         late = time.monotonic() - last_save > _SAVE_EVERY_S
         if checkpoint and crew.leads and (late or epoch + 1 in {*save_after, config.epochs}):
@@ -174,8 +175,40 @@ def _refuse_checkpoint(path: Path, got: str) -> IntegrityError:
     return IntegrityError(compose(f"a whole checkpoint of this training at {path}", got, _ANEW))
 
 
+def _on_cuda(device: str) -> bool:
+    return torch.device(device).type == "cuda"
+
+
+def _build_optimiser(trained: list[nn.Parameter], config: FitConfig, device: str) -> torch.optim.Optimizer:
+    """Build AdamW, on a GPU with all of a step in one kernel."""
+    return torch.optim.AdamW(
+        trained, lr=config.lr, weight_decay=config.weight_decay, fused=_on_cuda(device) or None
+    )
+
+
+class _Losses:
+    """Gather the losses of an epoch and check that they are finite.
+
+    On a GPU several are read together: to read one waits for it, and the next steps with it.
+    """
+
+    def __init__(self, epoch: int, config: FitConfig, device: str) -> None:
+        self.epoch = epoch
+        self.config = config
+        self.values: list[float] = []
+        self._at_once = _LOSSES_AT_ONCE if _on_cuda(device) else 1
+        self._unread: list[Tensor] = []
+
+    def append(self, loss: Tensor, *, last: bool) -> None:
+        """Keep the loss of a step, and read it at once if it is the ``last`` of the epoch."""
+        self._unread.append(loss.detach())
+        if last or len(self._unread) == self._at_once:
+            self.values += [_finite(each, self.epoch, self.config) for each in self._unread]
+            self._unread.clear()
+
+
 def _finite(loss: Tensor, epoch: int, config: FitConfig) -> float:
-    value = float(loss.detach())
+    value = float(loss)
     if not math.isfinite(value):
         raise DivergedError(
             compose(

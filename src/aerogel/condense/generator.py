@@ -119,7 +119,7 @@ def train_generator(lesson: Lesson) -> Iterator[EpochState]:
         return loss + config.ce_weight * batch.hard_loss(logits) if config.ce_weight else loss
 
     return fit(
-        lesson.adapted,
+        lesson.adapted.to(lesson.device),
         share_loss(batch_loss, lesson.crew),
         config=config.fit,
         population=len(lesson.data),
@@ -158,7 +158,7 @@ def tune_generator(lesson: Lesson, condensed: TrainingSet) -> Iterator[EpochStat
         return loss * (len(logits) / (len(samples) + len(reals))) if lesson.crew.size > 1 else loss
 
     return fit(
-        lesson.adapted,
+        lesson.adapted.to(lesson.device),
         batch_loss,
         config=replace(config.fit, epochs=config.tune_epochs, lr=config.tune_lr),
         population=len(condensed),

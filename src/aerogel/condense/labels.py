@@ -25,7 +25,7 @@ from aerogel.condense.codecs.shards import (
     write_codebooks,
     write_shards,
 )
-from aerogel.condense.views import ViewParameters, Views
+from aerogel.condense.views import ViewParameters, Views, send
 from aerogel.core.crew import ALONE, Crew
 from aerogel.core.documents import read_tensors
 from aerogel.core.folders import write_bytes_atomic
@@ -64,14 +64,14 @@ def make_batch(
     images: Tensor, labels: Tensor, views: Views, epoch: int, samples: np.ndarray, device: str
 ) -> Batch:
     """Render the views of ``samples`` [B] at ``epoch`` of ``images`` [N, C, S, S] (uint8) on ``device``."""
-    rendered, found = views.render(images, epoch, samples)
+    rendered, found = views.render(images, epoch, samples, device)
     return Batch(
-        views=rendered.to(device),
+        views=rendered,
         parameters=found,
         epoch=epoch,
-        labels=labels[torch.from_numpy(found.samples)].to(device),
-        partner_labels=labels[torch.from_numpy(found.partners)].to(device),
-        weights=found.mixing_weight(int(images.shape[-1])).to(device),
+        labels=send(labels[torch.from_numpy(found.samples)], device),
+        partner_labels=send(labels[torch.from_numpy(found.partners)], device),
+        weights=send(found.mixing_weight(int(images.shape[-1])), device),
     )
 
 
@@ -172,7 +172,7 @@ class StoredLabels:
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the stored logits of the batch's samples at its epoch."""
-        return self._store.rows(batch.epoch, batch.parameters.samples).to(batch.views.device)
+        return send(self._store.rows(batch.epoch, batch.parameters.samples), batch.views.device)
 
 
 def store_labels(

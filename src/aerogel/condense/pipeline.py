@@ -387,7 +387,9 @@ class Pipeline:
             for path in sorted((self.out / "generator").iterdir()):
                 if path.name.startswith("adapter_"):
                     shutil.copyfile(path, work / shelf.LABELS / path.name)
-            facts = describe_set(self, work, probe_logits(generator, chosen.images, _PROBE_IMAGES).tolist())
+            # On the CPU, where loading checks them: a GPU may round a convolution more coarsely.
+            probe = probe_logits(generator.cpu(), chosen.images, _PROBE_IMAGES).tolist()
+            facts = describe_set(self, work, probe)
             shelf.write_card(work / "README.md", name=self.sources.train.name, facts=facts)
             return facts
 

@@ -207,7 +207,7 @@ def select_images(
                 "lower ipc or tiles, raise candidates, or add images",
             )
         )
-    teacher.eval()
+    teacher.to(device).eval()
     found = []
     for label in crew.take_turns(list(classes)):
         picked = _select_class(

@@ -114,29 +114,32 @@ class Views:
         draws = uniforms(self.seed, _STREAM, epoch, np.asarray(samples, dtype=np.int64), _DRAWS)
         return _crop_boxes(draws, self.config, self._opened())
 
-    def render(self, images: Tensor, epoch: int, samples: np.ndarray) -> tuple[Tensor, ViewParameters]:
+    def render(
+        self, images: Tensor, epoch: int, samples: np.ndarray, device: str | None = None
+    ) -> tuple[Tensor, ViewParameters]:
         """Return the views [B, C, S, S] (float32 in [0, 1]) of ``samples`` and their geometry.
 
         ``images`` is the whole population [N, C, S, S] as uint8. The pasted part of a CutMix view is cut from
-        the partner's own view of the same epoch.
+        the partner's own view of the same epoch. The images that are shown are taken to ``device`` and the
+        views rendered there, without one where ``images`` are.
         """
         size = int(images.shape[-1])
         found = self.parameters(epoch, samples, size=size)
-        views = self._crop(images, found.samples, found.boxes)
+        views = self._crop(images, found.samples, found.boxes, device)
         mixed = np.flatnonzero(found.patches[:, 2] > found.patches[:, 0])
         if len(mixed):
             partners = found.partners[mixed]
-            donors = self._crop(images, partners, self.boxes(epoch, partners))
-            chosen = torch.from_numpy(mixed)
-            mask = _patch_mask(found.patches[mixed], size).to(views.device)
+            donors = self._crop(images, partners, self.boxes(epoch, partners), device)
+            chosen = send(torch.from_numpy(mixed), views.device)
+            mask = _patch_mask(found.patches[mixed], size, views.device)
             views[chosen] = torch.where(mask, donors, views[chosen])
         return views, found
 
-    def _crop(self, images: Tensor, samples: np.ndarray, boxes: np.ndarray) -> Tensor:
+    def _crop(self, images: Tensor, samples: np.ndarray, boxes: np.ndarray, device: str | None) -> Tensor:
         pictures = images[torch.from_numpy(samples)]
         if self._opened() > 1:
             pictures, boxes = _take_tiles(pictures, boxes, self._opened())
-        return crop(pictures, boxes, int(images.shape[-1]))
+        return crop(send(pictures, device or images.device), boxes, int(images.shape[-1]))
 
     def _opened(self) -> int:
         return self.tiles if self.config.open_tiles else 1
@@ -172,8 +175,8 @@ def crop(images: Tensor, boxes: np.ndarray, size: int) -> Tensor:
     The sampling grid is built element by element: a batched matrix product may round differently for another
     batch size, and a view must not depend on its neighbours.
     """
-    centres = torch.from_numpy(boxes.astype(np.float32))
-    steps = (torch.arange(size, dtype=torch.float32) * 2.0 + 1.0) / size - 1.0
+    centres = send(torch.from_numpy(boxes.astype(np.float32)), images.device)
+    steps = (torch.arange(size, dtype=torch.float32, device=images.device) * 2.0 + 1.0) / size - 1.0
     x = centres[:, 0:1] + centres[:, 2:3] * steps
     y = centres[:, 1:2] + centres[:, 3:4] * steps
     grid = torch.stack(
@@ -182,14 +185,19 @@ def crop(images: Tensor, boxes: np.ndarray, size: int) -> Tensor:
     )
     pixels = images.to(torch.float32) / 255.0
     return functional.grid_sample(
-        pixels, grid.to(pixels.device), mode="bilinear", padding_mode="reflection", align_corners=False
+        pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
 
 
-def _patch_mask(patches: np.ndarray, size: int) -> Tensor:
+def send(tensor: Tensor, device: str | torch.device) -> Tensor:
+    """Return a CPU tensor on ``device``, without waiting for what CUDA computes just now."""
+    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+
+
+def _patch_mask(patches: np.ndarray, size: int, device: torch.device) -> Tensor:
     """Return a boolean mask [B, 1, size, size] that is true inside each rectangle."""
-    edges = torch.from_numpy(patches)
-    line = torch.arange(size)
+    edges = send(torch.from_numpy(patches), device)
+    line = torch.arange(size, device=device)
     columns = (line >= edges[:, 0:1]) & (line < edges[:, 2:3])
     rows = (line >= edges[:, 1:2]) & (line < edges[:, 3:4])
     return (rows[:, :, None] & columns[:, None, :])[:, None]

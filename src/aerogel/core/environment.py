@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["MAIN_PACKAGES", "environment", "versions"]
+__all__ = ["MAIN_PACKAGES", "count_cores", "environment", "versions"]
 
 MAIN_PACKAGES = (
     "torch",
@@ -47,7 +47,7 @@ def environment() -> dict[str, str]:
         "python": f"{found['python']} ({sys.implementation.name})",
         "platform": platform.platform(),
         "cpu": _cpu_model(),
-        "cores": str(_usable_cores()),
+        "cores": str(count_cores()),
         "memory": _memory(),
         "gpu": _gpu_model(),
     }
@@ -77,10 +77,19 @@ def _gpu_model(folder: Path = Path("/proc/driver/nvidia/gpus")) -> str:
                     models.append(value.strip())
     except OSError:
         pass
-    return ", ".join(models) or "none found"
+    return ", ".join(models or _ask_torch()) or "none found"
 
 
-def _usable_cores() -> int:
+def _ask_torch() -> list[str]:
+    """Name the GPUs that torch has at work in this process: some machines hide the driver's folder."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return []
+    return [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())]
+
+
+def count_cores() -> int:
+    """Count the processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

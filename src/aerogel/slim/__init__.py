@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aerogel.slim.families.family import describe
     from aerogel.slim.families.flex_sam import FlexSamModel
     from aerogel.slim.families.flex_sam_hq import FlexSamHQModel
+    from aerogel.slim.families.fused import fusing
     from aerogel.slim.families.mobile_sam import MobileSamModel, load_mobile_sam
     from aerogel.slim.families.opening import open_model
     from aerogel.slim.features import Bottleneck, Features, mask_tokens, mask_windows, observe
@@ -92,6 +93,7 @@ __all__ = [
     "estimate_bytes",
     "evaluate",
     "find_objects",
+    "fusing",
     "identity_plan",
     "load_mobile_sam",
     "load_plan",
@@ -130,6 +132,7 @@ _HOMES = {
     "families.family": ("describe",),
     "families.flex_sam": ("FlexSamModel",),
     "families.flex_sam_hq": ("FlexSamHQModel",),
+    "families.fused": ("fusing",),
     "families.mobile_sam": ("MobileSamModel", "load_mobile_sam"),
     "importance": ("score_channels",),
     "features": ("Bottleneck", "Features", "mask_tokens", "mask_windows", "observe"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from aerogel.core.canonical import canonical_json, canonical_sha256
 from aerogel.core.config import to_dict, validate
 from aerogel.core.crew import Crew
 from aerogel.core.devices import choose_dtype
-from aerogel.core.randomness import derive_seed, permutation, uniforms
+from aerogel.core.randomness import derive_seed, permutation
 from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.errors import DataError, DivergedError, MismatchError, compose
 from aerogel.slim.cache import TeacherCache, plan_cache
@@ -37,24 +38,11 @@ from aerogel.slim.digest import digest_model
 from aerogel.slim.families.family import find_family
 from aerogel.slim.families.fused import fusing
 from aerogel.slim.lesson import Lesson, Shown, Tutor
+from aerogel.slim.loading import PhotoList, load_views
 from aerogel.slim.segmenter import evaluating
-from aerogel.slim.views import DRAWS, show
 from aerogel.zoo.launch import join_crew
 
 _SAVE_EVERY_S = 60.0
-
-
-class PhotoList(Protocol):
-    """Give photos by number, each with an ``identifier`` and an ``image`` uint8 [H, W, 3]."""
-
-    @property
-    def ids(self) -> tuple[str, ...]:
-        """The ids of the photos, in order."""
-        ...
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -146,6 +134,7 @@ def align(
         stack.enter_context(_training_only(student, sites.encoder))
         stack.enter_context(sites.recomputing(checked.checkpoint_blocks))
         run.resume_()
+        run.views = stack.enter_context(closing(run.load()))
         last_save = time.monotonic()
         while run.ledger.step < run.steps:
             state = run.advance_()
@@ -173,6 +162,7 @@ class _Run:
     encoder: nn.Module
     optimiser: torch.optim.Optimizer
     ledger: Ledger = field(default_factory=Ledger)
+    views: Iterator[Shown] = field(default_factory=lambda: iter(()))
     averages: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -194,8 +184,7 @@ class _Run:
     def advance_(self) -> AlignState:
         """Take the next step."""
         begin, step = time.monotonic(), self.ledger.step
-        epoch, index = divmod(step, self.steps_per_epoch)
-        batch = batch_photos(self.seed, epoch, len(self.photos), self.config.batch_size)[index]
+        epoch, batch = self._find_batch(step)
         rate = learning_rate(step, self.steps, self.config)
         self.optimiser.zero_grad(set_to_none=True)
         values = self._descend(epoch, batch)
@@ -203,7 +192,7 @@ class _Run:
         self._update_(rate)
         self.ledger.add(values, len(batch))
         loss = values.pop("loss")
-        means = self.ledger.close_epoch() if index + 1 == self.steps_per_epoch else None
+        means = self.ledger.close_epoch() if (step + 1) % self.steps_per_epoch == 0 else None
         seconds = time.monotonic() - begin
         return AlignState(step + 1, self.steps, epoch, loss, values, rate, seconds, means)
 
@@ -214,7 +203,7 @@ class _Run:
         for part in np.array_split(share, min(self.config.accumulate, len(share)) or 1):
             if not len(part):
                 continue
-            loss = self.tutor.examine(epoch, self._load(epoch, part))
+            loss = self.tutor.examine(epoch, list(islice(self.views, len(part))))
             weight = len(part) / len(batch)
             (loss.total * weight).backward()
             for name, value in {"loss": float(loss.total.detach()), **loss.terms}.items():
@@ -222,17 +211,20 @@ class _Run:
         self.crew.add_gradients_(self.trained.values())
         return self.crew.gather_sums(found)
 
-    def _load(self, epoch: int, part: NDArray[np.int64]) -> list[Shown]:
-        """Decode photos and place their views; what reads ahead would stand here."""
-        draws = uniforms(derive_seed(self.seed, "align"), "view", epoch, part, DRAWS)
-        shown = []
-        for index, numbers in zip(part.tolist(), draws, strict=True):
-            photo = self.photos[index]
-            view = show(photo.image, self.config.augment, numbers)
-            pixels, placement = self.canvas.place(view.image)
-            pixels = pixels.to(self.tutor.device)
-            shown.append(Shown(index, photo.identifier, view.image, view.whole, pixels, placement.scaled))
-        return shown
+    def load(self) -> Generator[Shown, None, None]:
+        """Yield the views of this process's shares of all batches that are left."""
+
+        def order() -> Iterator[tuple[int, int]]:
+            for step in range(self.ledger.step, self.steps):
+                epoch, batch = self._find_batch(step)
+                for number in self.crew.take_share(batch).tolist():
+                    yield epoch, number
+
+        return load_views(self.photos, self.canvas, self.config.augment, self.seed, order())
+
+    def _find_batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
+        epoch, index = divmod(step, self.steps_per_epoch)
+        return epoch, batch_photos(self.seed, epoch, len(self.photos), self.config.batch_size)[index]
 
     def _require_finite(self, loss: float, epoch: int) -> None:
         if not math.isfinite(loss):
@@ -322,18 +314,20 @@ def _prepare(
     precision = f"{identity['teacher']} {'bfloat16' if half else 'as it is'}"
     planned = _plan_cache(cache or folder / "teacher", lesson, precision, len(photos), config)
     encoder = find_family(student).locate(student).encoder
-    optimiser = _make_optimiser(encoder, config)
+    optimiser = _make_optimiser(encoder, config, device)
     tutor = Tutor(student, lesson, config, planned, device, half)
     return _Run(tutor, photos, canvas, seed, crew, folder, identity, encoder, optimiser)
 
 
-def _make_optimiser(encoder: nn.Module, config: AlignConfig) -> torch.optim.Optimizer:
+def _make_optimiser(encoder: nn.Module, config: AlignConfig, device: str) -> torch.optim.Optimizer:
     kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
     groups = [
         {"params": [each], "scale": _measure_size(each) if config.relative_steps else 1.0}
         for each in encoder.parameters()
     ]
-    return kind(groups, lr=config.lr, weight_decay=config.weight_decay)
+    # One kernel for each parameter instead of a dozen, which a GPU would mostly wait for.
+    fused = torch.device(device).type == "cuda" or None
+    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
 
 
 def _measure_size(weights: Tensor) -> float:

@@ -100,7 +100,7 @@ class Tutor:
             MismatchError: the student's features do not fit the teachers'.
         """
         weight, relative = self.lesson.weigh(epoch, self.config), self.config.relative
-        pixels = torch.cat([each.pixels for each in batch])
+        pixels = torch.cat([each.pixels for each in batch]).to(self.device)
         real = self._mask(batch)
         bottlenecks = weight > 0 and self.lesson.phase == "bottleneck"
         residuals = weight > 0 and self.lesson.phase == "embedding"
@@ -108,7 +108,7 @@ class Tutor:
             if bottlenecks:
                 teacher = self._watch(self.lesson.teacher, pixels, bottlenecks=True)
             else:
-                teacher = self._recall(batch)
+                teacher = self._recall(batch, pixels)
             before = None
             if residuals and self.lesson.before is not None:
                 before = self._watch(self.lesson.before, pixels, residuals=True)
@@ -135,8 +135,13 @@ class Tutor:
         with torch.no_grad(), observe(model, residuals=residuals, bottlenecks=bottlenecks) as seen:
             return seen.encode(_fit(pixels, model))
 
-    def _recall(self, batch: Sequence[Shown]) -> Features:
-        """Return the teacher's outputs, photo by photo, so that they do not depend on which are cached."""
+    def _recall(self, batch: Sequence[Shown], pixels: Tensor) -> Features:
+        """Return the teacher's outputs: of a batch at once where nothing can be cached.
+
+        Else photo by photo, so that they do not depend on which are cached.
+        """
+        if not self.cache.count:
+            return self._watch(self.lesson.teacher, pixels)
         found = []
         for each in batch:
             if each.whole:

@@ -25,8 +25,13 @@ class HeadMoments:
     mixed: Tensor
 
 
+def to_exact(tensor: Tensor) -> Tensor:
+    """Return a tensor in float64 where it is, or on the CPU if its device has no float64."""
+    return (tensor.cpu() if tensor.device.type == "mps" else tensor).double()
+
+
 class MomentSums:
-    """Adds up the mean of x xᵀ over tokens, image by image, on the CPU in float64."""
+    """Adds up the mean of x xᵀ over tokens, image by image, in float64."""
 
     def __init__(self, kind: torch.dtype) -> None:
         self.kind = kind
@@ -35,7 +40,7 @@ class MomentSums:
     def add(self, name: Any, states: Tensor) -> None:
         """Take the states [..., tokens, dims] of one image."""
         flat = states.to(self.kind)
-        moment = (flat.transpose(-2, -1) @ flat).cpu().double() / flat.shape[-2]
+        moment = to_exact(flat.transpose(-2, -1) @ flat) / flat.shape[-2]
         self.found[name] = self.found[name] + moment if name in self.found else moment
 
 
@@ -53,6 +58,7 @@ def watch_stream(sites: Sites, images: Iterable[Tensor], *, half: bool = False) 
     """Return the second moments [readers, C, C] of the residual stream where each norm or the neck reads it.
 
     The stream is taken normalised token by token, also for the neck, which normalises after its convolution.
+    Moments are where the model is, if that has float64.
 
     Raises:
         DataError: there is no image.
@@ -77,7 +83,7 @@ def watch_stream(sites: Sites, images: Iterable[Tensor], *, half: bool = False) 
 
 
 def watch_heads(sites: Sites, images: Iterable[Tensor], *, half: bool = False) -> list[HeadMoments]:
-    """Return the moments of each block's heads.
+    """Return the moments of each block's heads, on the CPU.
 
     Raises:
         DataError: there is no image.
@@ -94,7 +100,7 @@ def watch_heads(sites: Sites, images: Iterable[Tensor], *, half: bool = False) -
         ]
     count = encode_all(encoder, images, half, hooks)
     return [
-        HeadMoments(*(sums.found[number, part] / count for part in ("queries", "keys", "mixed")))
+        HeadMoments(*(sums.found[number, part].cpu() / count for part in ("queries", "keys", "mixed")))
         for number in range(len(sites.blocks))
     ]
 

@@ -17,7 +17,7 @@ from aerogel.slim.families.family import find_family
 from aerogel.slim.families.fused import fusing
 from aerogel.slim.families.sites import BlockSites
 from aerogel.slim.logits import project_logits
-from aerogel.slim.moments import MomentSums
+from aerogel.slim.moments import MomentSums, to_exact
 from aerogel.slim.plan import Plan
 from aerogel.slim.rotation import list_positions, weigh_positions
 from aerogel.slim.segmenter import evaluating
@@ -168,7 +168,8 @@ class _Fitting:
             queries, keys, _ = made[:, :, heads].permute(1, 2, 0, 3)
             sums.add("queries", queries)
             sums.add("keys", keys - keys.mean(1, keepdim=True))
-        return sums.found["queries"] / len(self.theirs), sums.found["keys"] / len(self.theirs)
+        queries, keys = (sums.found[name].cpu() / len(self.theirs) for name in ("queries", "keys"))
+        return queries, keys
 
     def _fit_mlp_(self, ours: BlockSites, theirs: BlockSites) -> None:
         mine: Any = ours.layer
@@ -231,16 +232,16 @@ class _Fitting:
     def _fit_(self, layer: Any, show: Callable[[int], tuple[Tensor, Tensor]]) -> None:
         """Solve for a linear layer, or a convolution of 1 x 1, from its inputs and wanted outputs."""
         width, kind = layer.weight.shape[1], layer.weight.dtype
-        inputs = torch.zeros(width + 1, width + 1, dtype=torch.float64)
-        outputs = torch.zeros(width + 1, layer.weight.shape[0], dtype=torch.float64)
+        former = to_exact(layer.weight.detach().flatten(1).T)
+        inputs = former.new_zeros(width + 1, width + 1)
+        outputs = former.new_zeros(width + 1, layer.weight.shape[0])
         for number in range(len(self.ours)):
             given, wanted = (
                 each.flatten(0, -2)[number % self.stride :: self.stride].to(kind) for each in show(number)
             )
             given = functional.pad(given, (0, 1), value=1.0)
-            inputs += (given.T @ given).cpu()
-            outputs += (given.T @ wanted).cpu()
-        former = layer.weight.detach().flatten(1).T.double().cpu()
+            inputs += to_exact(given.T @ given)
+            outputs += to_exact(given.T @ wanted)
         solved = _solve(inputs, outputs, former, self.ridge, biased=layer.bias is not None)
         layer.weight.copy_(solved[:width].T.reshape(layer.weight.shape))
         if layer.bias is not None:

@@ -57,9 +57,9 @@ def rotate_embedding_(
         layers = [layer.weight for _, layer in list_norms(sites.blocks)]
         weights = [_exact(each) for each in (*layers, encoder.neck.conv1.weight.flatten(1))]
         read = torch.stack([weight.T @ weight for weight in weights])
-    directions, lost = _search(given, read, width - 1)
+    directions, lost = _search(given, read.to(given.device), width - 1)
     with torch.no_grad():
-        _turn_embedding_(model, sites, _complete(directions, given.mean(0)))
+        _turn_embedding_(model, sites, _complete(directions.cpu(), given.mean(0).cpu()))
     return lost
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from aerogel.core.ahead import read_ahead
 from aerogel.core.randomness import permutation
 from aerogel.errors import DataError, compose
 from aerogel.slim.canvas import Canvas
@@ -101,8 +102,12 @@ class Sources:
     def draw_images(self, count: int, seed: int, device: str) -> Iterator[Tensor]:
         """Yield ``count`` photos, or all if there are fewer, as prepared pixels [1, 3, S, S]."""
         order = permutation(seed, "score/photos", 0, len(self.photos))
-        for place in np.sort(order[:count]).tolist():
-            yield self.canvas.place(self.photos[place].image)[0].to(device)
+
+        def place(number: int) -> Tensor:
+            return self.canvas.place(self.photos[number].image)[0]
+
+        for pixels in read_ahead(place, np.sort(order[:count]).tolist()):
+            yield pixels.to(device)
 
 
 def fingerprint_photos(photos: Photos) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from aerogel.slim.channels import name_group
 from aerogel.slim.families.family import find_family
 from aerogel.slim.families.fused import fusing
-from aerogel.slim.moments import encode_all
+from aerogel.slim.moments import encode_all, to_exact
 from aerogel.slim.segmenter import evaluating
 
 # Channels are held a little shorter than they are, so that copies of chosen ones win nothing.
@@ -49,14 +49,15 @@ def score_mlps(
     found = {}
     for number, (block, spread) in enumerate(zip(sites.blocks, spreads, strict=True)):
         layer: Any = block.narrow
-        weight = layer.weight.detach().cpu().double()
-        found[name_group("mlp", number)] = order_channels(spread.covariance(), weight, most)
+        covariance = spread.covariance()
+        weight = layer.weight.detach().to(covariance.device).double()
+        found[name_group("mlp", number)] = order_channels(covariance, weight, most).cpu()
     return found
 
 
 @dataclass
 class Spread:
-    """Gather means and second moments of channels over the tokens of images, in float64 on the CPU."""
+    """Gather means and second moments of channels over the tokens of images, in float64."""
 
     count: int = 0
     mean: Any = 0.0
@@ -69,7 +70,7 @@ class Spread:
         middle = flat.mean(0)
         flat = flat - middle
         # Centred before they are multiplied, as small differences between large means count.
-        middle, within = middle.cpu().double(), (flat.T @ flat / len(flat)).cpu().double()
+        middle, within = to_exact(middle), to_exact(flat.T @ flat / len(flat))
         self.count += 1
         self.mean = self.mean + middle
         self.moments = self.moments + within + torch.outer(middle, middle)
@@ -97,10 +98,10 @@ def order_channels(covariance: Tensor, weight: Tensor, most: int | None = None) 
     left = torch.where(powers > 0, powers, 1.0)
     aims = covariance @ weight.T
     total = float((aims * weight.T).sum())
-    found, rest = torch.zeros(size, dtype=torch.float64), total
-    taken = torch.zeros(size, dtype=torch.bool)
+    found, rest = covariance.new_zeros(size, dtype=torch.float64), total
+    taken = covariance.new_zeros(size, dtype=torch.bool)
     # Columns of the pivoted Cholesky factor of the chosen channels.
-    factor = torch.zeros(size, count, dtype=torch.float64)
+    factor = covariance.new_zeros(size, count, dtype=torch.float64)
     for step in range(count):
         gains = (aims.square().sum(1) / left).masked_fill(taken, -1.0)
         best = int(gains.argmax())

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from aerogel.errors import DataError, compose
@@ -20,7 +21,7 @@ class ParquetRows:
 
     Files are stored in groups of rows, and a group is the least that can be read. Those read last are kept,
     up to half a gigabyte: in order, every group is read once; at random in a larger set, again and again,
-    which a folder of pictures spares.
+    which a folder of pictures spares. Several threads may read at a time.
     """
 
     def __init__(self, path: Path, choose: Callable[[Path, Any], Sequence[str]]) -> None:
@@ -46,6 +47,7 @@ class ParquetRows:
         ]
         self._ends = list(accumulate(rows for _, _, rows in self._groups))
         self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._lock = Lock()
         prefixes = [f.name if f == path else f.relative_to(path).as_posix() for f in files]
         self.identifiers = tuple(
             f"{prefix}:{row}"
@@ -64,7 +66,9 @@ class ParquetRows:
         """
         place = bisect_right(self._ends, number)
         start = self._ends[place - 1] if place else 0
-        row: dict[str, Any] = self._load(place).slice(number - start, 1).to_pylist()[0]
+        with self._lock:
+            loaded = self._load(place)
+        row: dict[str, Any] = loaded.slice(number - start, 1).to_pylist()[0]
         return row
 
     def _load(self, place: int) -> Any:

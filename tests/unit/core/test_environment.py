@@ -56,3 +56,25 @@ def test_the_processor_and_graphics_card_are_read_where_the_system_lists_them(tm
         (tmp_path / "gpus" / card / "information").write_text("Model: \t Some GPU\nIRQ: 1\n")
     assert module._gpu_model(tmp_path / "gpus") == "Some GPU, Some GPU"
     assert module._gpu_model(tmp_path / "missing") == "none found"
+
+
+def test_gpus_at_work_are_named_where_the_driver_says_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cuda:
+        at_work = True
+
+        def is_initialized(self) -> bool:
+            return self.at_work
+
+        def device_count(self) -> int:
+            return 2
+
+        def get_device_name(self, number: int) -> str:
+            return f"GPU {number}"
+
+    torch = type("Torch", (), {"cuda": Cuda()})
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    assert module._gpu_model(tmp_path) == "GPU 0, GPU 1"
+    monkeypatch.setattr(Cuda, "at_work", False)
+    assert module._gpu_model(tmp_path) == "none found"

@@ -13,18 +13,21 @@ from torch.nn import functional
 
 # Of the attention between all pairs of tokens, so many elements are in memory at a time.
 _CHUNK = 2**25
+# Up to so many of a block are remembered until its gradients are computed.
+_KEPT = 2**24
 _KNOWN = ("SamVisionSdpaAttention", "SamHQVisionSdpaAttention")
 
 
 @contextmanager
 def fusing(model: Any) -> Iterator[None]:
-    """Let the attention of a SAM or SAM-HQ compute the same, to rounding, in less memory and no more time.
+    """Let the attention of a SAM or SAM-HQ compute the same, to rounding, in less memory within a block.
 
     transformers adds a bias for each query and key, made of the query's products with the relative positions
     of rows and columns. Here these products are further dimensions of the query, and a key has a one where
-    its row and column are, so that attention needs no bias and its fast forms apply. On a CPU gradients are
-    computed from the weights of a few heads at a time. Modules that were asked for another implementation
-    than "sdpa" stay as they are, and so does a model without such modules.
+    its row and column are, so that attention needs no bias and its fast forms apply: on GPUs it is sooner in
+    bfloat16. On a CPU gradients are computed from the weights of a few heads at a time. Nothing is left on
+    the model afterwards. Modules that were asked for another implementation than "sdpa" stay as they are, and
+    so does a model without such modules.
     """
     modules = list(model.modules()) if hasattr(model, "modules") else []
     chosen = [each for each in modules if _is_known(each) and "forward" not in vars(each)]
@@ -42,13 +45,12 @@ def attend(attention: Any, hidden_states: Tensor, output_attentions: bool = Fals
     tall, wide = hidden_states.shape[1:3]
     made = attention.qkv(hidden_states).flatten(1, 2).unflatten(-1, (3, attention.num_attention_heads, -1))
     query, key, value = made.permute(2, 0, 3, 1, 4)
-    scale = query.shape[-1] ** -0.5
+    scaled = query * query.shape[-1] ** -0.5
     if attention.use_rel_pos:
-        query, key = _extend(attention, query, key, (tall, wide))
-    # CUDA and others have a backward pass of their own that is as good.
-    explicit = query.device.type == "cpu" and query.requires_grad
-    compute: Any = _Attention.apply if explicit else _attend
-    attended: Tensor = compute(query, key, value, scale)
+        scaled, key = _extend(attention, query, scaled, key, (tall, wide))
+    # CUDA and others have passes of their own that are as good.
+    compute: Any = _Attention.apply if query.device.type == "cpu" else _attend
+    attended: Tensor = compute(scaled, key, value)
     mixed = attended.transpose(1, 2).reshape(*hidden_states.shape[:3], -1)
     return attention.proj(mixed), None
 
@@ -57,61 +59,89 @@ def _is_known(module: nn.Module) -> bool:
     return any(each.__name__ in _KNOWN for each in type(module).__mro__)
 
 
-def _extend(attention: Any, query: Tensor, key: Tensor, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def _extend(
+    attention: Any, query: Tensor, scaled: Tensor, key: Tensor, sides: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
     """Return queries and keys [N, heads, h · w, d + h + w] whose products hold the relative positions'."""
     tall, wide = sides
     grid = query.unflatten(2, sides)
-    rows = attention.get_rel_pos(tall, tall, attention.rel_pos_h).to(query.dtype)
-    columns = attention.get_rel_pos(wide, wide, attention.rel_pos_w).to(query.dtype)
+    rows = _place(attention, attention.rel_pos_h, tall).to(query.dtype)
+    columns = _place(attention, attention.rel_pos_w, wide).to(query.dtype)
     # The bias is not scaled as products of queries and keys are.
-    rise = query.shape[-1] ** 0.5
-    by_row = torch.einsum("nhyxd,ykd->nhyxk", grid, rows) * rise
-    by_column = torch.einsum("nhyxd,xkd->nhyxk", grid, columns) * rise
+    by_row = torch.einsum("nhyxd,ykd->nhyxk", grid, rows)
+    by_column = torch.einsum("nhyxd,xkd->nhyxk", grid, columns)
     place = torch.arange(tall * wide, device=key.device)
     ones = torch.cat(
         (functional.one_hot(place // wide, tall), functional.one_hot(place % wide, wide)), dim=-1
     ).to(key.dtype)
-    extended = torch.cat((grid, by_row, by_column), dim=-1).flatten(2, 3)
+    extended = torch.cat((scaled.unflatten(2, sides), by_row, by_column), dim=-1).flatten(2, 3)
     return extended, torch.cat((key, ones.expand(*key.shape[:2], -1, -1)), dim=-1)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Return softmax(scale · q kᵀ) v; values are filled up to the keys' dimensions for the fast forms."""
-    size = value.shape[-1]
-    filled = functional.pad(value, (0, key.shape[-1] - size))
-    return functional.scaled_dot_product_attention(query, key, filled, scale=scale)[..., :size]
+def _place(attention: Any, table: Tensor, side: int) -> Tensor:
+    """Return the relative positions [side, side, d] of places y and k, which differ by y - k."""
+    if len(table) != 2 * side - 1:
+        placed: Tensor = attention.get_rel_pos(side, side, table)
+        return placed
+    # By index it would be the same, but indices would have to come from the CPU each time.
+    return table.unfold(0, side, 1).transpose(1, 2).flip(1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Return softmax(q kᵀ) v; all are filled up with zeros to one size, for the fast forms.
+
+    Those of GPUs take multiples of 8 only.
+    """
+    size, width = value.shape[-1], key.shape[-1]
+    wide = width if key.device.type == "cpu" else -(-width // 8) * 8
+    query, key, filled = (
+        functional.pad(each, (0, wide - each.shape[-1])) if each.shape[-1] < wide else each
+        for each in (query, key, value)
+    )
+    return functional.scaled_dot_product_attention(query, key, filled, scale=1.0)[..., :size]
 
 
 class _Attention(torch.autograd.Function):
-    """Attention whose backward pass is made of matrix products, which CPUs have units for."""
+    """Attention whose passes are made of matrix products, which CPUs have units for."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-        ctx.save_for_backward(query, key, value)
-        ctx.scale = scale
-        return _attend(query, key, value, scale)
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        heads, tokens = query.shape[:2].numel(), query.shape[2]
+        if heads * tokens * key.shape[2] > _KEPT:
+            ctx.save_for_backward(query, key, value)
+            return _attend(query, key, value)
+        # Autocast would widen the weights.
+        with torch.autocast(query.device.type, enabled=False):
+            weights = _weigh(query.flatten(0, 1), key.flatten(0, 1))
+            mixed: Tensor = torch.bmm(weights, value.flatten(0, 1)).view(*query.shape[:3], -1)
+        ctx.save_for_backward(query, key, value, weights)
+        return mixed
 
     @staticmethod
-    def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        saved = ctx.saved_tensors
-        heads = tuple(each.flatten(0, 1).contiguous() for each in (*saved, wanted))
+    def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        query, key, value, *known = ctx.saved_tensors
+        saved = query, key, value
+        heads = tuple(each.flatten(0, 1) for each in (*saved, wanted))
         step = max(1, _CHUNK // (heads[0].shape[1] * heads[1].shape[1]))
         parts = [
-            _derive(query, key, value, part, ctx.scale)
-            for query, key, value, part in zip(*(each.split(step) for each in heads), strict=True)
+            _derive(*each) for each in zip(*(each.split(step) for each in (*heads, *known)), strict=True)
         ]
         by_query, by_key, by_value = (
             torch.cat(each).view_as(like) for each, like in zip(zip(*parts, strict=True), saved, strict=True)
         )
-        return by_query, by_key, by_value, None
+        return by_query, by_key, by_value
+
+
+def _weigh(query: Tensor, key: Tensor) -> Tensor:
+    return torch.softmax(torch.bmm(query, key.transpose(1, 2)), dim=-1)
 
 
 def _derive(
-    query: Tensor, key: Tensor, value: Tensor, wanted: Tensor, scale: float
+    query: Tensor, key: Tensor, value: Tensor, wanted: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the derivatives by queries, keys and values [heads, tokens, dims] of some heads."""
-    weights = torch.softmax(torch.bmm(query, key.transpose(1, 2)).mul_(scale), dim=-1)
+    weights = _weigh(query, key) if weights is None else weights
     value_part = torch.bmm(weights.transpose(1, 2), wanted)
     by_weight = torch.bmm(wanted, value.transpose(1, 2))
-    by_product = torch.ops.aten._softmax_backward_data(by_weight, weights, -1, weights.dtype).mul_(scale)
+    by_product = torch.ops.aten._softmax_backward_data(by_weight, weights, -1, weights.dtype)
     return torch.bmm(by_product, key), torch.bmm(by_product.transpose(1, 2), query), value_part

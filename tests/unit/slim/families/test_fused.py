@@ -43,6 +43,18 @@ def test_the_same_embedding_and_the_same_gradients(family: str, positions: bool)
         assert slope.abs().max() > 0, name
 
 
+@pytest.mark.parametrize(("side", "length"), [(3, 5), (5, 9), (4, 5), (4, 11)])
+def test_relative_positions_lie_as_in_transformers(side: int, length: int) -> None:
+    attention = build().vision_encoder.layers[0].attn
+    table = torch.randn(length, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    table.requires_grad_()
+    weights = torch.linspace(-1, 1, side * side * 4, dtype=torch.float64).view(side, side, 4)
+    found, wanted = fused._place(attention, table, side), attention.get_rel_pos(side, side, table)
+    assert torch.equal(found, wanted)
+    slopes = [torch.autograd.grad((each * weights).sum(), table)[0] for each in (found, wanted)]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("widths", [{"embedding": 12, "head_dims": 3}, {"blocks.0.head_dims": 2}])
 def test_narrowed_heads_keep_their_scale(widths: dict[str, int]) -> None:
     model = build()
@@ -52,13 +64,18 @@ def test_narrowed_heads_keep_their_scale(widths: dict[str, int]) -> None:
         torch.testing.assert_close(embed(narrow), wanted, rtol=0, atol=1e-12)
 
 
-def test_a_few_heads_at_a_time_give_the_gradients_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_are_not_remembered_give_the_gradients_of_all_heads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = build()
     with fusing(model):
         _, wanted = answer(model)
+        monkeypatch.setattr(fused, "_KEPT", 0)
+        _, again = answer(model)
         monkeypatch.setattr(fused, "_CHUNK", 200)
         _, found = answer(model)
     for name, slope in wanted.items():
+        torch.testing.assert_close(again[name], slope, rtol=1e-9, atol=1e-12, msg=name)
         torch.testing.assert_close(found[name], slope, rtol=1e-9, atol=1e-12, msg=name)
 
 

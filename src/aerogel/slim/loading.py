@@ -1,0 +1,51 @@
+"""Decode photos and place their views on the canvas, some ahead of those that are being learnt from."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable
+from functools import partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from aerogel.core.ahead import read_ahead
+from aerogel.core.randomness import derive_seed, uniforms
+from aerogel.slim.canvas import Canvas
+from aerogel.slim.config import Augment
+from aerogel.slim.lesson import Shown
+from aerogel.slim.views import DRAWS, show
+
+
+class PhotoList(Protocol):
+    """Give photos by number, each with an ``identifier`` and an ``image`` uint8 [H, W, 3].
+
+    Photos are asked for on several threads at a time.
+    """
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The ids of the photos, in order."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def load_views(
+    photos: PhotoList, canvas: Canvas, augment: Augment, seed: int, order: Iterable[tuple[int, int]]
+) -> Generator[Shown, None, None]:
+    """Yield the views of photos, pixels on the CPU, for each (epoch, number of a photo) of ``order``.
+
+    A view is a function of the seed, epoch and number alone.
+    """
+    return read_ahead(partial(_load, photos, canvas, augment, seed), order)
+
+
+def _load(photos: PhotoList, canvas: Canvas, augment: Augment, seed: int, place: tuple[int, int]) -> Shown:
+    epoch, index = place
+    (draws,) = uniforms(derive_seed(seed, "align"), "view", epoch, np.array([index]), DRAWS)
+    photo = photos[index]
+    view = show(photo.image, augment, draws)
+    pixels, placement = canvas.place(view.image)
+    return Shown(index, photo.identifier, view.image, view.whole, pixels, placement.scaled)
