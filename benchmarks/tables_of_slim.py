@@ -22,20 +22,20 @@ def tabulate_shapes(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-FORMS = ("float32", "bfloat16")
+DTYPES = ("float32", "bfloat16")
 
 
 def tabulate_latency(found: dict[str, Any]) -> str:
-    """Return time and memory of each encoder, with transformers' attention and with the fused one."""
-    titles = [f"{name}, {batch}" for name in FORMS for batch in (1, 8)]
+    """Return time and memory of SAM-B's encoder, whole and slimmed, by form of attention."""
+    titles = [f"{name}, {batch}" for name in DTYPES for batch in (1, 8)]
     lines = [f"| ms, GiB | | {' | '.join(titles)} |", "|---|---|" + "---:|" * len(titles)]
-    rows = found["figures"]["rows"]
+    rows = [row for row in found["figures"]["rows"] if row["model"] == "sam-b"]
     for ratio in sorted({row["ratio"] for row in rows}):
         for form, label in (("stock", "transformers"), ("fused", "fused")):
             each = {(row["dtype"], row["batch"]): row[form] for row in rows if row["ratio"] == ratio}
             cells = [
                 f"{each[name, batch]['ms']:.0f}, {each[name, batch]['peak_gib']:.1f}"
-                for name in FORMS
+                for name in DTYPES
                 for batch in (1, 8)
             ]
             title = f"ratio {ratio}" if ratio else "SAM-B"

@@ -184,26 +184,22 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(arguments, choose_device(arguments.device).value)
-    figures: dict[str, Any] = {}
-    machines: list[dict[str, str]] = []
-    for ratio in arguments.ratios:
-        scored: dict[str, dict[str, Evaluation]] = {}
-        for row in arguments.rows:
-            scored[row], machine = bench.score(row, ratio)
-            machines += [] if machine in machines else [machine]
-        # Last, so that rows of several processes need not wait for it.
-        known, machine = bench.score_teacher()
-        machines += [] if machine in machines else [machine]
-        figures[f"r{ratio}"] = {"teacher": sum_up(known, {})}
-        for row, ours in scored.items():
-            others = {"kept": known}
-            if row != "slim" and "slim" in scored:
-                others["behind_slim"] = scored["slim"]
-            figures[f"r{ratio}"][row] = sum_up(ours, others)
-            print(ratio, row, json.dumps(figures[f"r{ratio}"][row]), flush=True)
-    if not arguments.ratios:
-        bench.score_teacher()
+    found = {ratio: {row: bench.score(row, ratio) for row in arguments.rows} for ratio in arguments.ratios}
+    # Last, so that rows of several processes need not wait for it.
+    known, machine = bench.score_teacher()
+    if not found:
         return
+    figures: dict[str, Any] = {}
+    machines = [machine]
+    for ratio, rows in found.items():
+        figures[f"r{ratio}"] = {"teacher": sum_up(known, {})}
+        for row, (ours, machine) in rows.items():
+            others = {"kept": known}
+            if row != "slim" and "slim" in rows:
+                others["behind_slim"] = rows["slim"][0]
+            figures[f"r{ratio}"][row] = sum_up(ours, others)
+            machines += [] if machine in machines else [machine]
+            print(ratio, row, json.dumps(figures[f"r{ratio}"][row]), flush=True)
     result = {"figures": figures, "environments": machines}
     write_text_atomic(HERE / "results.json", json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from aerogel.condense.config import FitConfig
 from aerogel.core.canonical import parse_json, show_value
 from aerogel.core.crew import ALONE, Crew
-from aerogel.core.devices import choose_dtype
+from aerogel.core.devices import choose_dtype, is_cuda
 from aerogel.core.documents import digest_tensors, read_tensors
 from aerogel.core.folders import write_bytes_atomic
 from aerogel.core.randomness import derive_seed, permutation, seed_torch
@@ -175,14 +175,10 @@ def _refuse_checkpoint(path: Path, got: str) -> IntegrityError:
     return IntegrityError(compose(f"a whole checkpoint of this training at {path}", got, _ANEW))
 
 
-def _on_cuda(device: str) -> bool:
-    return torch.device(device).type == "cuda"
-
-
 def _build_optimiser(trained: list[nn.Parameter], config: FitConfig, device: str) -> torch.optim.Optimizer:
     """Build AdamW, on a GPU with all of a step in one kernel."""
     return torch.optim.AdamW(
-        trained, lr=config.lr, weight_decay=config.weight_decay, fused=_on_cuda(device) or None
+        trained, lr=config.lr, weight_decay=config.weight_decay, fused=is_cuda(device) or None
     )
 
 
@@ -196,7 +192,7 @@ class _Losses:
         self.epoch = epoch
         self.config = config
         self.values: list[float] = []
-        self._at_once = _LOSSES_AT_ONCE if _on_cuda(device) else 1
+        self._at_once = _LOSSES_AT_ONCE if is_cuda(device) else 1
         self._unread: list[Tensor] = []
 
     def append(self, loss: Tensor, *, last: bool) -> None:

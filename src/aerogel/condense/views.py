@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aerogel.condense.config import ViewConfig
+from aerogel.core.devices import is_cuda
 from aerogel.core.randomness import permutation, uniforms
 from aerogel.errors import DataError, compose
 
@@ -191,7 +192,7 @@ def crop(images: Tensor, boxes: np.ndarray, size: int) -> Tensor:
 
 def send(tensor: Tensor, device: str | torch.device) -> Tensor:
     """Return a CPU tensor on ``device``, without waiting for what CUDA computes just now."""
-    return tensor.to(device, non_blocking=torch.device(device).type == "cuda")
+    return tensor.to(device, non_blocking=is_cuda(device))
 
 
 def _patch_mask(patches: np.ndarray, size: int, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aerogel.core.registry import nearest
 from aerogel.errors import ConfigError, DeviceError, compose
 
-__all__ = ["Choice", "choose_device", "choose_dtype", "limit_threads"]
+__all__ = ["Choice", "choose_device", "choose_dtype", "is_cuda", "limit_threads"]
 
 _DEVICES = ("auto", "cpu", "cuda", "mps")
 _DTYPES = {
@@ -76,7 +76,7 @@ def choose_dtype(requested: str, device: str) -> Choice:
     Raises:
         DeviceError: the name is unknown or the device cannot compute in that format.
     """
-    on_cuda = device.partition(":")[0] == "cuda"
+    on_cuda = is_cuda(device)
     if requested == "auto":
         if on_cuda and _has_bfloat16():
             return Choice("bfloat16", "the CUDA device computes in it natively")
@@ -102,6 +102,11 @@ def choose_dtype(requested: str, device: str) -> Choice:
             compose("a CUDA device with native bfloat16", "one without", 'pass dtype="float16" or "auto"')
         )
     return Choice(value, "it was asked for")
+
+
+def is_cuda(device: object) -> bool:
+    """Tell whether a device, as torch has it or by name, is a CUDA one."""
+    return str(device).partition(":")[0] == "cuda"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from aerogel.core.canonical import canonical_json, canonical_sha256
 from aerogel.core.config import to_dict, validate
 from aerogel.core.crew import Crew
-from aerogel.core.devices import choose_dtype
+from aerogel.core.devices import choose_dtype, is_cuda
 from aerogel.core.randomness import derive_seed, permutation
 from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.errors import DataError, DivergedError, MismatchError, compose
@@ -326,8 +326,7 @@ def _make_optimiser(encoder: nn.Module, config: AlignConfig, device: str) -> tor
         for each in encoder.parameters()
     ]
     # One kernel for each parameter instead of a dozen, which a GPU would mostly wait for.
-    fused = torch.device(device).type == "cuda" or None
-    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=fused)
+    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=is_cuda(device) or None)
 
 
 def _measure_size(weights: Tensor) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from aerogel.core.devices import Choice, choose_device, choose_dtype, limit_threads
+from aerogel.core.devices import Choice, choose_device, choose_dtype, is_cuda, limit_threads
 from aerogel.errors import ConfigError, DeviceError
 
 
@@ -97,3 +97,11 @@ def test_threads_are_limited_and_given_back() -> None:
     assert torch.get_num_threads() == before
     with pytest.raises(ConfigError, match="one thread or more"), limit_threads(0):
         pass
+
+
+@pytest.mark.parametrize(
+    ("device", "wanted"),
+    [("cuda", True), ("cuda:1", True), (torch.device("cuda", 0), True), ("cpu", False), ("mps", False)],
+)
+def test_cuda_devices_are_told_by_name_or_as_torch_has_them(device: object, wanted: bool) -> None:
+    assert is_cuda(device) is wanted
