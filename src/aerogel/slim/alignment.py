@@ -38,7 +38,7 @@ from aerogel.slim.digest import digest_model
 from aerogel.slim.families.family import find_family
 from aerogel.slim.families.fused import fusing
 from aerogel.slim.lesson import Lesson, Shown, Tutor
-from aerogel.slim.loading import PhotoList, load_views
+from aerogel.slim.loading import PhotoList, count_repeated, load_views
 from aerogel.slim.segmenter import evaluating
 from aerogel.zoo.launch import join_crew
 
@@ -220,7 +220,7 @@ class _Run:
                 for number in self.crew.take_share(batch).tolist():
                     yield epoch, number
 
-        return load_views(self.photos, self.canvas, self.config.augment, self.seed, order())
+        return load_views(self.photos, self.canvas, self.config, self.seed, order())
 
     def _find_batch(self, step: int) -> tuple[int, NDArray[np.int64]]:
         epoch, index = divmod(step, self.steps_per_epoch)
@@ -336,8 +336,7 @@ def _measure_size(weights: Tensor) -> float:
 
 def _plan_cache(folder: Path, lesson: Lesson, teacher: str, photos: int, config: AlignConfig) -> TeacherCache:
     shapes = find_family(lesson.teacher).locate(lesson.teacher).shape_outputs()
-    # A part of a photo is never shown twice.
-    return plan_cache(folder, teacher, shapes, 0 if config.augment == "crop" else photos, config.cache_bytes)
+    return plan_cache(folder, teacher, shapes, count_repeated(photos, config), config.cache_bytes)
 
 
 def _require_fit(student: nn.Module, lesson: Lesson) -> Canvas:

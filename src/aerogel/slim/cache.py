@@ -23,10 +23,10 @@ _DTYPE = torch.float16
 
 @dataclass(frozen=True)
 class TeacherCache:
-    """Stores the features of the first ``count`` photos of a list, a file for each, in float16.
+    """Stores the features of the first ``count`` pictures of a list, a file for each, in float16.
 
     ``teacher`` is the digest of the model, with anything else that its features depend on. ``shapes`` are
-    those of one photo's features, by name.
+    those of one picture's features, by name.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ class TeacherCache:
         image: NDArray[np.uint8],
         compute: Callable[[], Mapping[str, Tensor]],
     ) -> dict[str, Tensor]:
-        """Return the features of photo number ``index``, from disk or else from ``compute``, then stored.
+        """Return the features of picture number ``index``, from disk or from ``compute``, then stored.
 
         What is stored is rounded to float16, and so is what was just computed: a run does not depend on which
         files were there. A damaged file is written anew; a photo that changed, which its ``image`` shows, has

@@ -133,9 +133,10 @@ class AlignConfig:
     that Adam adds to their size, and that the features' errors are hundreds of times larger.
 
     ``dtype`` is what is computed in (weights stay as they are). ``checkpoint_blocks`` computes each block
-    twice instead of keeping all that happens in it. ``cache_bytes`` is how much disk the teacher's embeddings
-    of whole photos may take, in float16. ``augment`` "flip" mirrors half of the photos, "crop" also cuts out
-    a part of each.
+    twice instead of keeping all that happens in it. ``augment`` "flip" mirrors half of the photos, "crop"
+    also cuts out a part of each: anew in every epoch, or with ``views`` above 0 so many of each in turn.
+    ``cache_bytes`` is how much disk the teacher's embeddings may take, in float16, of what is shown again:
+    whole photos, and all views where these are so many.
     """
 
     epochs: int = 20
@@ -159,6 +160,7 @@ class AlignConfig:
     checkpoint_blocks: bool = True
     cache_bytes: int = 8 * 2**30
     augment: Augment = "none"
+    views: int = 0
 
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
@@ -166,7 +168,7 @@ class AlignConfig:
         for name in ("epochs", "batch_size", "accumulate", "lr"):
             if not getattr(self, name) > 0:
                 mistakes.append(f"{name}: expected a number above 0; got {getattr(self, name)}")
-        for name in ("weight_decay", "clip", "weight_epochs", "cache_bytes"):
+        for name in ("weight_decay", "clip", "weight_epochs", "cache_bytes", "views"):
             if not getattr(self, name) >= 0:
                 mistakes.append(f"{name}: expected 0 or more; got {getattr(self, name)}")
         for name in ("ema", "weight", "warmup"):
@@ -174,6 +176,8 @@ class AlignConfig:
                 mistakes.append(f"{name}: expected a number from 0 to below 1; got {getattr(self, name)}")
         if self.weight_decay and self.optimiser == "adam":
             mistakes.append('weight_decay: expected 0 with adam; got a number: use optimiser "adamw"')
+        if self.views and self.augment == "none":
+            mistakes.append(f'views: expected 0 where augment is "none"; got {self.views}')
         return mistakes
 
 

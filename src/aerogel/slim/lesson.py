@@ -66,15 +66,14 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Shown:
-    """Hold a view of photo number ``index``: pixels [1, 3, S, S], and (height, width) on the canvas.
+    """Hold a view of a photo: pixels [1, 3, S, S], and (height, width) on the canvas.
 
-    ``image`` is what was placed there; ``whole`` if that is the photo as it is.
+    ``image`` is what was placed there; ``number`` counts what is shown again, None for what is not.
     """
 
-    index: int
+    number: int | None
     identifier: str
     image: NDArray[np.uint8]
-    whole: bool
     pixels: Tensor
     scaled: tuple[int, int]
 
@@ -144,11 +143,11 @@ class Tutor:
             return self._watch(self.lesson.teacher, pixels)
         found = []
         for each in batch:
-            if each.whole:
-                answer = partial(self._answer, each)
-                outputs = self.cache.fetch(each.index, each.identifier, each.image, answer)
-            else:
+            if each.number is None:
                 outputs = self._answer(each)
+            else:
+                answer = partial(self._answer, each)
+                outputs = self.cache.fetch(each.number, each.identifier, each.image, answer)
             found.append(outputs)
         kind = next(self.student.parameters()).dtype
         joined = {

@@ -11,7 +11,7 @@ import numpy as np
 from aerogel.core.ahead import read_ahead
 from aerogel.core.randomness import derive_seed, uniforms
 from aerogel.slim.canvas import Canvas
-from aerogel.slim.config import Augment
+from aerogel.slim.config import AlignConfig
 from aerogel.slim.lesson import Shown
 from aerogel.slim.views import DRAWS, show
 
@@ -33,19 +33,28 @@ class PhotoList(Protocol):
 
 
 def load_views(
-    photos: PhotoList, canvas: Canvas, augment: Augment, seed: int, order: Iterable[tuple[int, int]]
+    photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, order: Iterable[tuple[int, int]]
 ) -> Generator[Shown, None, None]:
     """Yield the views of photos, pixels on the CPU, for each (epoch, number of a photo) of ``order``.
 
     A view is a function of the seed, epoch and number alone.
     """
-    return read_ahead(partial(_load, photos, canvas, augment, seed), order)
+    return read_ahead(partial(_load, photos, canvas, config, seed), order)
 
 
-def _load(photos: PhotoList, canvas: Canvas, augment: Augment, seed: int, place: tuple[int, int]) -> Shown:
+def count_repeated(photos: int, config: AlignConfig) -> int:
+    """Return how many views of so many ``photos`` are shown more than once."""
+    if config.augment == "none":
+        return photos
+    return photos * config.views if config.views else photos if config.augment == "flip" else 0
+
+
+def _load(photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, place: tuple[int, int]) -> Shown:
     epoch, index = place
-    (draws,) = uniforms(derive_seed(seed, "align"), "view", epoch, np.array([index]), DRAWS)
+    turn = epoch % config.views if config.views else epoch
+    (draws,) = uniforms(derive_seed(seed, "align"), "view", turn, np.array([index]), DRAWS)
     photo = photos[index]
-    view = show(photo.image, augment, draws)
+    view = show(photo.image, config.augment, draws)
     pixels, placement = canvas.place(view.image)
-    return Shown(index, photo.identifier, view.image, view.whole, pixels, placement.scaled)
+    number = turn * len(photos) + index if config.views else index if view.whole else None
+    return Shown(number, photo.identifier, view.image, pixels, placement.scaled)

@@ -263,6 +263,18 @@ def test_parts_of_photos_are_not_cached(tmp_path: Path) -> None:
     assert not (tmp_path / "checkpoint/teacher").exists()
 
 
+def test_parts_that_are_shown_again_are_cached(tmp_path: Path) -> None:
+    config = replace(CONFIG, epochs=4, augment="crop", views=2)
+    student, lesson = make("output")
+    calls: list[int] = []
+    lesson.teacher.vision_encoder.register_forward_hook(lambda *args: calls.append(1))
+    cached = losses(run((student, lesson), tmp_path / "cached", config))
+    assert len(calls) == len(list((tmp_path / "cached/checkpoint/teacher").rglob("*.safetensors"))) == 10
+    bare = losses(run(make("output"), tmp_path / "bare", replace(config, cache_bytes=0)))
+    for step in cached:
+        assert cached[step][0] == pytest.approx(bare[step][0], rel=1e-3)
+
+
 def test_the_disk_that_is_needed_is_known_before(tmp_path: Path) -> None:
     student, lesson = make("output")
     config = replace(CONFIG, ema=0.5)

@@ -21,12 +21,13 @@ from tests.unit.slim.tiny import build
 SHAPES = {"embedding": (32, 4, 4)}
 
 
-def shown(count: int = 2, *, whole: bool = True) -> list[Shown]:
+def shown(count: int = 2, *, again: bool = True) -> list[Shown]:
     found = []
     for index in range(count):
         photo = Pictures()[index]
         pixels, placement = Canvas(64).place(photo.image)
-        found.append(Shown(index, photo.identifier, photo.image, whole, pixels, placement.scaled))
+        number = index if again else None
+        found.append(Shown(number, photo.identifier, photo.image, pixels, placement.scaled))
     return found
 
 
@@ -80,7 +81,7 @@ def test_bottlenecks_take_the_teacher_live_and_outputs_photo_by_photo(tmp_path: 
     assert calls == [2, 1, 1] and len(list(tmp_path.rglob("*.safetensors"))) == 2
     one.examine(CONFIG.weight_epochs, shown())
     assert calls == [2, 1, 1]
-    one.examine(CONFIG.weight_epochs, shown(whole=False))
+    one.examine(CONFIG.weight_epochs, shown(again=False))
     assert calls == [2, 1, 1, 1, 1] and len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 

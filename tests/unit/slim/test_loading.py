@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from aerogel.slim.canvas import Canvas
-from aerogel.slim.config import Augment
-from aerogel.slim.loading import load_views
+from aerogel.slim.config import AlignConfig, Augment
+from aerogel.slim.loading import count_repeated, load_views
 from tests.unit.slim.lessons import Pictures
 
 ORDER = [(0, 2), (0, 1), (1, 2), (3, 4), (0, 0), (0, 1)]
@@ -15,20 +17,40 @@ ORDER = [(0, 2), (0, 1), (1, 2), (3, 4), (0, 0), (0, 1)]
 
 def test_whole_photos_come_as_they_are() -> None:
     photos, canvas = Pictures(), Canvas(64)
-    for (_, number), view in zip(ORDER, load_views(photos, canvas, "none", 0, ORDER), strict=True):
+    for (_, number), view in zip(ORDER, load_views(photos, canvas, AlignConfig(), 0, ORDER), strict=True):
         pixels, placement = canvas.place(photos[number].image)
-        assert (view.index, view.identifier, view.whole) == (number, photos.ids[number], True)
+        assert (view.number, view.identifier) == (number, photos.ids[number])
         assert view.scaled == placement.scaled
         assert torch.equal(view.pixels, pixels)
 
 
 @pytest.mark.parametrize("augment", ["flip", "crop"])
 def test_views_depend_on_epoch_and_number_alone(augment: Augment) -> None:
-    photos, canvas = Pictures(), Canvas(64)
-    views = list(load_views(photos, canvas, augment, 5, ORDER))
-    alone = [next(iter(load_views(photos, canvas, augment, 5, [place]))) for place in ORDER]
+    photos, canvas, config = Pictures(), Canvas(64), AlignConfig(augment=augment)
+    views = list(load_views(photos, canvas, config, 5, ORDER))
+    alone = [next(iter(load_views(photos, canvas, config, 5, [place]))) for place in ORDER]
     assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(views, alone, strict=True))
     assert torch.equal(views[1].pixels, views[5].pixels)
     numbers = [(epoch, 2) for epoch in range(8)]
-    looks = [view.pixels for view in load_views(photos, canvas, augment, 5, numbers)]
+    looks = [view.pixels for view in load_views(photos, canvas, config, 5, numbers)]
     assert any(not torch.equal(looks[0], look) for look in looks[1:])
+
+
+def test_views_are_shown_again_in_turn() -> None:
+    config = AlignConfig(augment="crop", views=3)
+    order = [(epoch, number) for epoch in range(6) for number in range(5)]
+    views = list(load_views(Pictures(), Canvas(64), config, 5, order))
+    anew = list(load_views(Pictures(), Canvas(64), replace(config, views=0), 5, order))
+    for index, view in enumerate(views):
+        assert view.number == index % 15
+        assert torch.equal(view.pixels, anew[index % 15].pixels)
+    assert any(not torch.equal(view.pixels, other.pixels) for view, other in zip(views, anew, strict=True))
+    assert {view.number for view in anew} == {None}
+
+
+def test_what_is_shown_again_is_counted() -> None:
+    counts = {
+        (augment, views): count_repeated(7, AlignConfig(augment=augment, views=views))
+        for augment, views in (("none", 0), ("flip", 0), ("flip", 2), ("crop", 0), ("crop", 4))
+    }
+    assert list(counts.values()) == [7, 7, 14, 0, 28]
