@@ -133,7 +133,8 @@ class _Attention(torch.autograd.Function):
 
 
 def _weigh(query: Tensor, key: Tensor) -> Tensor:
-    return torch.softmax(torch.bmm(query, key.transpose(1, 2)), dim=-1)
+    products = torch.bmm(query, key.transpose(1, 2))
+    return torch.softmax(products, dim=-1, out=products)
 
 
 def _derive(
@@ -141,7 +142,14 @@ def _derive(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the derivatives by queries, keys and values [heads, tokens, dims] of some heads."""
     weights = _weigh(query, key) if weights is None else weights
-    value_part = torch.bmm(weights.transpose(1, 2), wanted)
+    value_part = _multiply_transposed(weights, wanted)
     by_weight = torch.bmm(wanted, value.transpose(1, 2))
-    by_product = torch.ops.aten._softmax_backward_data(by_weight, weights, -1, weights.dtype)
-    return torch.bmm(by_product, key), torch.bmm(by_product.transpose(1, 2), query), value_part
+    # In place: pages of memory that nothing was written to yet take longer than what is computed.
+    derive = torch.ops.aten._softmax_backward_data
+    by_product = derive(by_weight, weights, -1, weights.dtype, grad_input=by_weight)
+    return torch.bmm(by_product, key), _multiply_transposed(by_product, query), value_part
+
+
+def _multiply_transposed(weights: Tensor, right: Tensor) -> Tensor:
+    """Return weightsᵀ right, without the large factor being turned."""
+    return torch.bmm(right.transpose(1, 2), weights).transpose(1, 2)
