@@ -106,6 +106,7 @@ RATIOS = {"r50": "50 %", "r77": "77 %"}
 WAYS = {
     "teacher": "sam-small, not slimmed",
     "slim": "**ours**",
+    "slim_long": "**ours**, ten times as long",
     "slim_as_published": "as published",
     "one_step_rotated": "ours in one step",
     "one_step": "one step, channels as trained",
