@@ -44,9 +44,10 @@ def load_views(
 
 def count_repeated(photos: int, config: AlignConfig) -> int:
     """Return how many views of so many ``photos`` are shown more than once."""
-    if config.augment == "none":
-        return photos
-    return photos * config.views if config.views else photos if config.augment == "flip" else 0
+    if config.views:
+        return photos * config.views
+    # Of photos that are mirrored by chance each may be shown as it is.
+    return 0 if config.augment == "crop" else photos
 
 
 def _load(photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, place: tuple[int, int]) -> Shown:
