@@ -57,5 +57,9 @@ def _load(photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, pla
     photo = photos[index]
     view = show(photo.image, config.augment, draws)
     pixels, placement = canvas.place(view.image)
-    number = turn * len(photos) + index if config.views else index if view.whole else None
+    number: int | None = None
+    if config.views:
+        number = turn * len(photos) + index
+    elif view.whole:
+        number = index
     return Shown(number, photo.identifier, view.image, pixels, placement.scaled)

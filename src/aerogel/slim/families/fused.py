@@ -144,7 +144,7 @@ def _derive(
     weights = _weigh(query, key) if weights is None else weights
     value_part = _multiply_transposed(weights, wanted)
     by_weight = torch.bmm(wanted, value.transpose(1, 2))
-    # In place: pages of memory that nothing was written to yet take longer than what is computed.
+    # In place: writing as much to other memory takes longer than what is computed.
     derive = torch.ops.aten._softmax_backward_data
     by_product = derive(by_weight, weights, -1, weights.dtype, grad_input=by_weight)
     return torch.bmm(by_product, key), _multiply_transposed(by_product, query), value_part
