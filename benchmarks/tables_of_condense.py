@@ -149,8 +149,13 @@ def tabulate_rate_distortion(found: dict[str, Any]) -> str:
 
 def _name_labels(name: str) -> str:
     if name.startswith("generator-"):
-        _, rank, codec = name.split("-")
-        return f"**generator, rank {rank}, {ADAPTERS[codec].strip('*')}**"
+        _, rank, made = name.split("-")
+        codec, _, residual = made.partition("+")
+        plain = f"generator, rank {rank}, {ADAPTERS[codec].strip('*')}"
+        if not residual:
+            return f"**{plain}**"
+        kind, epochs = residual.split("@")
+        return f"**{plain}, residuals `{kind}` of {epochs} epochs**"
     if name.startswith("stored-"):
         return f"`{name}`"
     return NAMES[name.replace("-", "_")]

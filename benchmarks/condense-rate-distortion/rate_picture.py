@@ -5,20 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from rate_settings import parse_generator
 from rate_verdicts import FULL, GENERATOR, LOW, SMALL
 
 from aerogel.condense.codecs.naming import PREFIX, parse_codec
 from aerogel.report import Level, Point, Report, Scatter, Section, TableBlock
 
 CODECS = {"float32": "fp32", "float16": "fp16"}
-GROUPS = {"generator": "label generators", "codec": "stored labels", "other": "less than a label per view"}
+GROUPS = {
+    "generator": "label generators",
+    "corrected": "label generators with residuals",
+    "codec": "stored labels",
+    "other": "less than a label per view",
+}
 
 
 def name_row(name: str) -> str:
     """Return what pages call a row."""
-    if name.startswith(GENERATOR):
-        _, rank, codec = name.split("-")
-        return f"generator, rank {rank}, {CODECS.get(codec, codec)}"
+    made = parse_generator(name.removeprefix(f"{GENERATOR}-"))
+    if made is not None:
+        plain = f"generator, rank {made.rank}, {CODECS.get(made.codec, made.codec)}"
+        if made.residual is None:
+            return plain
+        return f"{plain}, residuals {made.residual.removeprefix(PREFIX)} of {made.epochs} epochs"
     if name.startswith(PREFIX):
         return parse_codec(name).short
     return {"hard": "hard labels", "one-per-image": "one soft label per image"}[name]
@@ -47,13 +56,22 @@ def draw_rows(figures: Mapping[str, Any]) -> Scatter:
         x_unit="B",
         y_unit="%",
         levels=levels,
-        text="Bars are the sample standard deviation over seeds. A generator's bytes are its adapter's; "
+        text="Bars are the sample standard deviation over seeds. A generator's bytes are its adapter's, and "
+        "its residuals' where there are some; "
         f"the public backbone that it changes has {figures['backbone_bytes']:,} B.",
     )
 
 
 def write_verdicts(verdicts: Mapping[str, Any]) -> str:
-    """Return the verdicts in words."""
+    """Return the verdicts in words, also those on generators without residuals where others are judged."""
+    parts = _write_verdicts(verdicts)
+    alone = verdicts["alone"]
+    if alone != {name: verdicts[name] for name in alone}:
+        parts += ["Without residuals:", *_write_verdicts(alone)]
+    return "\n\n".join(parts)
+
+
+def _write_verdicts(verdicts: Mapping[str, Any]) -> list[str]:
     parts = []
     best, curve = verdicts["best_small"], verdicts["curve"]
     if best is not None:
@@ -74,7 +92,7 @@ def write_verdicts(verdicts: Mapping[str, Any]) -> str:
         words += f" Not above: {'; '.join(below)}." if below else ""
         words += f" Smaller than any generator: {'; '.join(tiny)}." if tiny else ""
         parts.append(words)
-    return "\n\n".join(parts)
+    return parts
 
 
 def tabulate_rows(figures: Mapping[str, Any]) -> TableBlock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -10,13 +11,44 @@ from pathlib import Path
 from rate_verdicts import FULL, GENERATOR
 
 from aerogel.condense import CondenseConfig
+from aerogel.condense.checks import check_residual
 from aerogel.condense.codecs.naming import PREFIX
-from aerogel.condense.config import ADAPTER_CODECS
+from aerogel.condense.config import ADAPTER_CODECS, AdapterCodec
 from aerogel.core.config import config
 from aerogel.core.locks import hold_lock
 from aerogel.errors import FolderConflictError
 
 SMALL_KINDS = ("hard", "one-per-image")
+_NAME = re.compile(
+    r"(?P<rank>[1-9][0-9]{0,3})-(?P<codec>[a-z0-9]+)(\+(?P<residual>[a-z0-9]+)@(?P<epochs>[1-9][0-9]{0,3}))?"
+)
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Say what a generator's labels are made of: ``residual`` is None without one."""
+
+    rank: int
+    codec: AdapterCodec
+    residual: str | None = None
+    epochs: int = 0
+
+    @property
+    def alone(self) -> str:
+        """Return the name of the row of the generator alone."""
+        return f"{GENERATOR}-{self.rank}-{self.codec}"
+
+
+def parse_generator(name: str) -> Generated | None:
+    """Read "12-int8", or "12-int8+vq256@20" with residuals of 20 epochs' views; None if it is neither."""
+    match = _NAME.fullmatch(name)
+    if match is None or match["codec"] not in ADAPTER_CODECS:
+        return None
+    residual = match["residual"] and PREFIX + match["residual"]
+    epochs = int(match["epochs"] or 0)
+    if check_residual(residual, epochs):
+        return None
+    return Generated(int(match["rank"]), match["codec"], residual, epochs)  # type: ignore[arg-type]
 
 
 @config("benchmark.rate-distortion", version=1)
@@ -24,7 +56,8 @@ SMALL_KINDS = ("hard", "one-per-image")
 class Settings:
     """Set the condensed set, its students with their stored labels, and the generators.
 
-    A generator is a rank and an adapter codec, such as "12-int8"; those of one rank are trained once.
+    A generator is a rank and an adapter codec, such as "12-int8"; those of one rank are trained once. In
+    "12-int8+vq256@20" it has residuals beside it, for the views of 20 epochs, which its students go round.
     """
 
     condense: CondenseConfig = field(default_factory=CondenseConfig)
@@ -34,9 +67,11 @@ class Settings:
         """Return what is wrong with the values, a sentence each."""
         mistakes = []
         for name in self.generators:
-            rank, _, codec = name.partition("-")
-            if not rank.isdigit() or int(rank) < 1 or codec not in ADAPTER_CODECS:
-                mistakes.append(f"generators: expected a rank and one of {ADAPTER_CODECS}; got {name!r}")
+            if parse_generator(name) is None:
+                mistakes.append(
+                    f"generators: expected a rank and one of {ADAPTER_CODECS}, and maybe the codec of "
+                    f"residuals and their epochs, as in 12-int8 or 12-int8+vq256@20; got {name!r}"
+                )
         kinds = self.condense.student.labels
         wrong = [kind for kind in kinds if not kind.startswith(PREFIX) and kind not in SMALL_KINDS]
         if FULL not in kinds or wrong:

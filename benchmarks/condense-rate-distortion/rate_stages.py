@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from rate_settings import SMALL_KINDS, claim
-from rate_verdicts import CODEC, GENERATOR, OTHER
+from rate_settings import SMALL_KINDS, Generated, claim, parse_generator
+from rate_verdicts import CODEC, CORRECTED, GENERATOR, OTHER
 
 from aerogel.condense import Pipeline
 from aerogel.condense.adapters import store_adapter
@@ -30,6 +30,7 @@ from aerogel.condense.generator import (
     train_generator,
     tune_generator,
 )
+from aerogel.condense.identity import identify
 from aerogel.condense.labels import (
     Batch,
     HardLabels,
@@ -45,6 +46,7 @@ from aerogel.condense.labels import (
 from aerogel.condense.lineup import spell_student
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import adapt, compare_logits, load_adapter
+from aerogel.condense.residual import CorrectedLabels, ResidualLabels
 from aerogel.condense.student import TrainingSet, build_student, choose_rate, score, train_student
 from aerogel.core.config import to_dict
 from aerogel.core.randomness import derive_seed
@@ -53,6 +55,13 @@ from aerogel.core.stages import CHECKPOINT_NAME
 EXACT = "stored-fp32"
 TEACHER = "labels/teacher"
 ADAPTER, CACHE = "adapter", "cache"
+
+
+def find_kind(name: str) -> str:
+    """Return the kind of a row, by which it is judged."""
+    if name.startswith(GENERATOR):
+        return CORRECTED if "+" in name else GENERATOR
+    return CODEC if name.startswith(PREFIX) else OTHER
 
 
 def address_views(data: TrainingSet, epochs: int, first: int = 0) -> Iterator[Batch]:
@@ -131,9 +140,8 @@ class Bench:
         with claim(self.out / "rows" / name):
             labels = self.labels(name)
             values = [self._train_student(name, labels, seed) for seed in self.config.student.seeds]
-        kind = GENERATOR if name.startswith(GENERATOR) else CODEC if name.startswith(PREFIX) else OTHER
         return {
-            "kind": kind,
+            "kind": find_kind(name),
             "values": values,
             "mean": fmean(values),
             "std": stdev(values) if len(values) > 1 else None,
@@ -144,16 +152,17 @@ class Bench:
 
     def labels(self, name: str) -> Labels:
         """Return the labels of one row, making them first where needed."""
-        if name.startswith(GENERATOR):
-            _, rank, codec = name.split("-")
-            return self._generated(int(rank), codec)  # type: ignore[arg-type]
+        made = parse_generator(name.removeprefix(f"{GENERATOR}-"))
+        if made is not None:
+            return self._corrected(name, made) if made.residual else self._generated(made.rank, made.codec)
         return self._small(name) if name in SMALL_KINDS else self._coded(name)
 
-    def _compare(self, source: OnePerImage | StoredLabels, epochs: int) -> dict[str, Any]:
+    def _compare(self, source: LabelSource, epochs: int) -> dict[str, Any]:
         """Compare labels with the teacher's on all views that the students see."""
         shown = list(address_views(self.data, epochs))
         theirs, ours = (
-            torch.cat([each.logits(batch) for batch in shown]) for each in (self.teacher_labels, source)
+            torch.cat([each.logits(batch) for batch in shown])  # type: ignore[misc]
+            for each in (self.teacher_labels, source)
         )
         found = asdict(compare_logits("shown", theirs, ours))
         return {key: found[key] for key in ("agreement", "kl", "mse", "samples")}
@@ -312,7 +321,7 @@ class Bench:
             store_adapter(lesson.adapted, self.pipeline.plain_projector(), work, "float32")
             return {}
 
-        projector = to_dict(replace(self.config.projector, rank=rank, dtype="float32"))
+        projector = identify(replace(self.config.projector, rank=rank, dtype="float32"))
         settings = {"projector": projector, "views": to_dict(self.config.views)}
         inputs = {**self._inputs(), "targets": targets, "backbone": self.pipeline.backbone.sha256}
         with claim(self.out / "generators" / f"training-{rank}"):
@@ -339,6 +348,26 @@ class Bench:
         done = self.pipeline.run(name, "labels", settings, inputs, build)
         source = StoredLabels(self.out / name / CACHE, GENERATOR, epochs=self.epochs)
         return Labels(source, int(done.facts["bytes"]), done.facts["fidelity"], done.digest)
+
+    def _corrected(self, name: str, made: Generated) -> Labels:
+        """Return a generator's labels with what it leaves out of the first epochs' stored by a codec."""
+        plain = self._generated(made.rank, made.codec)
+        codec = str(made.residual)
+        place = f"labels/{name}"
+
+        def build(work: Path) -> Mapping[str, Any]:
+            left = ResidualLabels(self.teacher_labels, plain.source)
+            self._store(work, left, codec, made.epochs, drawn=False)
+            source = CorrectedLabels(plain.source, StoredLabels(work, name, codec=codec))
+            return {"fidelity": self._compare(source, made.epochs)}
+
+        inputs = {**self._inputs(), "generator": plain.digest, "labels": self.shared["labels"]}
+        settings = {"codec": codec, "epochs": made.epochs}
+        done = self.pipeline.run(place, "labels", settings, inputs, build)
+        stored = StoredLabels(self.out / place, name, codec=codec, epochs=made.epochs)
+        source = CorrectedLabels(plain.source, stored)
+        size = plain.bytes + store_bytes(self.out / place)
+        return Labels(source, size, done.facts["fidelity"], done.digest, made.epochs)
 
     def _train_student(self, name: str, labels: Labels, seed: int) -> float:
         """Train and score one student, or read what an earlier run of it found, in percent."""

@@ -10,6 +10,7 @@ from typing import Any
 
 FULL = "stored-fp16"
 GENERATOR, CODEC, OTHER = "generator", "codec", "other"
+CORRECTED = "corrected"  # a generator with stored residuals
 SMALL, LOW = 0.01, 0.02  # shares of the full labels' bytes: the generator's, and below which codecs compete
 BAR = 0.5  # points below full labels
 # Student's t that 2.5 % of chance lies above, by degrees of freedom; beyond ten, that of ten.
@@ -63,10 +64,16 @@ def judge(rows: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
     ``best_small``: the best generator of at most a hundredth of the full labels' bytes, and its gap to full
     labels. ``curve``: for every codec below two hundredths, whether the upper hull of the generators lies
-    above its mean, and by how much the best generator that is no larger does.
+    above its mean, and by how much the best generator that is no larger does. Generators with stored
+    residuals count among them, with all their bytes; ``alone`` has the same without these.
     """
+    alone = _judge_kinds(rows, (GENERATOR,))
+    return {**_judge_kinds(rows, (GENERATOR, CORRECTED)), "alone": alone}
+
+
+def _judge_kinds(rows: Mapping[str, Mapping[str, Any]], kinds: Sequence[str]) -> dict[str, Any]:
     full = rows.get(FULL)
-    generators = {name: row for name, row in rows.items() if row["kind"] == GENERATOR}
+    generators = {name: row for name, row in rows.items() if row["kind"] in kinds}
     if full is None or not generators:
         return {"best_small": None, "curve": None}
     small = [name for name, row in generators.items() if row["bytes"] <= SMALL * full["bytes"]]

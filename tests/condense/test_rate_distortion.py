@@ -83,6 +83,13 @@ def test_the_best_generator_within_a_hundredth_is_paired_with_full_labels(load: 
     assert best["gap"]["low"] == pytest.approx(0.4 - half)
     assert best["gap"]["high"] == pytest.approx(0.4 + half)
     assert best["holds"]
+    corrected = {"generator-4-int8+vq256@20": row("corrected", 9_900, 90.1, 90.2, 90.3)}
+    found = load("rate_verdicts").judge(made_rows() | corrected)
+    assert found["best_small"]["row"] == "generator-4-int8+vq256@20"
+    assert found["best_small"]["gap"]["value"] == pytest.approx(0.0)
+    assert found["alone"] == load("rate_verdicts").judge(made_rows())["alone"]
+    assert found["alone"]["best_small"]["row"] == "generator-4-int8"
+    assert found["curve"]["not_above"] == []
     rows = made_rows() | {"generator-4-int8": row("generator", 10_001, 90.0, 90.0, 90.0)}
     best = load("rate_verdicts").judge(rows)["best_small"]
     assert (best["row"], best["holds"]) == ("generator-2-int4", False)
@@ -103,7 +110,8 @@ def test_the_curve_is_held_against_every_codec_below_two_hundredths(load: Any) -
     assert load("rate_verdicts").judge(rows)["curve"]["holds"]
     del rows["stored-pruned50+int8"]
     assert load("rate_verdicts").judge(rows)["curve"]["holds"] is None
-    assert load("rate_verdicts").judge({"hard": rows["hard"]}) == {"best_small": None, "curve": None}
+    none = {"best_small": None, "curve": None}
+    assert load("rate_verdicts").judge({"hard": rows["hard"]}) == {**none, "alone": none}
 
 
 def test_rows_of_another_making_are_dropped(load: Any) -> None:
@@ -133,6 +141,12 @@ def test_the_page_says_every_row_and_verdict(load: Any) -> None:
         "rank 4, int8: 9,000 B, 0.40 points below full labels (95 % interval 0.15 to 0.65, paired)" in words
     )
     assert "lies above 1 of them. Not above: stored, 1 in 5, vq 256. Smaller than any generator:" in words
+    assert "Without residuals" not in words
+    corrected = {"generator-4-int8+vq256@20": row("corrected", 9_900, 90.1, 90.2, 90.3)}
+    both = load("rate_verdicts").merge({}, made_rows() | corrected, facts)
+    words = picture.write_verdicts(both["verdicts"])
+    assert "rank 4, int8, residuals vq256 of 20 epochs: 9,900 B, 0.00 points below" in words
+    assert "Without residuals:\n\nWithin 1 %" in words and "rank 4, int8: 9,000 B, 0.40 points" in words
     page = render_report(picture.draw({"figures": figures, "environment": {}}, {"ipc": 50}))
     for name in made_rows():
         assert picture.name_row(name).split()[-1] in page
@@ -157,6 +171,9 @@ def test_settings_are_refused_by_name_and_the_committed_ones_are_enough(load: An
             settings,
             {"generators": ["12-int7"], "condense": {"student": {"labels": ["teacher"]}}},
         )
+    for wrong in ("12", "0-int8", "12-int8+vq256", "12-int8+vq256@0", "12-int8+pruned2@2", "12-int8+vqq@2"):
+        with pytest.raises(ConfigError, match="generators: expected a rank"):
+            from_dict(settings, {"generators": [wrong]})
     found = load_config(settings, BENCHMARK / "settings.yaml")
     assert len(found.generators) >= 6
     assert sum(kind.startswith("stored-") for kind in found.condense.student.labels) >= 6
@@ -176,7 +193,14 @@ def test_rows_are_made_and_read_again(load: Any, tmp_path: Path) -> None:
         return bench
 
     bench = open_bench()
-    names = ("stored-fp16", "stored-pruned4+int8", "generator-2-int8", "one-per-image", "hard")
+    names = (
+        "stored-fp16",
+        "stored-pruned4+int8",
+        "generator-2-int8",
+        "generator-2-int8+vq4@2",
+        "one-per-image",
+        "hard",
+    )
     rows = {name: bench.row(name) for name in names}
     # Three classes: six images in eight epochs, two bytes a logit.
     assert rows["stored-fp16"]["bytes"] >= 6 * 8 * 3 * 2
@@ -185,7 +209,14 @@ def test_rows_are_made_and_read_again(load: Any, tmp_path: Path) -> None:
     assert rows["stored-pruned4+int8"]["fidelity"]["samples"] == 12
     assert rows["generator-2-int8"]["fidelity"]["samples"] == 48
     assert rows["generator-2-int8"]["fidelity"]["mse"] > rows["stored-fp16"]["fidelity"]["mse"]
-    assert [rows[name]["kind"] for name in names] == ["codec", "codec", "generator", "other", "other"]
+    kinds = ["codec", "codec", "generator", "corrected", "other", "other"]
+    assert [rows[name]["kind"] for name in names] == kinds
+    corrected, alone = rows["generator-2-int8+vq4@2"], rows["generator-2-int8"]
+    assert corrected["fidelity"]["samples"] == 12
+    assert corrected["fidelity"]["mse"] < alone["fidelity"]["mse"]
+    residual = tmp_path / "labels" / "generator-2-int8+vq4@2"
+    size = sum(path.stat().st_size for path in residual.glob("*.safetensors"))
+    assert corrected["bytes"] == alone["bytes"] + size and size > 12
     adapter = tmp_path / "labels" / "generator-2-int8" / "adapter"
     assert rows["generator-2-int8"]["bytes"] == sum(path.stat().st_size for path in adapter.iterdir())
     times = (tmp_path / "timings.json").read_text()

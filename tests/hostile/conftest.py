@@ -41,6 +41,16 @@ def coded_condensed(tmp_path_factory: pytest.TempPathFactory) -> Condensed:
     return _condense(place / "run", tiny.sources(), labels=("generator",), dtype="int8")
 
 
+@pytest.fixture(scope="session")
+def corrected_condensed(tmp_path_factory: pytest.TempPathFactory) -> Condensed:
+    """Return a run whose set holds residuals of its labels, in a codebook's numbers."""
+    from tests.unit.condense import tiny
+
+    place = tmp_path_factory.mktemp("corrected-condensed")
+    residual = {"residual": "stored-vq4", "residual_epochs": 2}
+    return _condense(place / "run", tiny.sources(), labels=("generator",), **residual)
+
+
 def _condense(
     out: Path,
     data: Any,

@@ -13,6 +13,7 @@ from tests.hostile import (
     test_condensed,
     test_folders,
     test_models,
+    test_residuals,
     test_runs,
     test_stored_networks,
     test_tables,
@@ -22,6 +23,7 @@ from tests.hostile.mutate import Mutation, mutation, sign
 
 BY_LOADER: dict[str, list[Mutation]] = {
     "condensed sets": test_condensed.CORPUS,
+    "sets with residuals": test_residuals.CORPUS,
     "teachers": test_stored_networks.TEACHER,
     "students": test_stored_networks.STUDENT,
     "classifiers of transformers": test_stored_networks.CLASSIFIER,
@@ -40,6 +42,7 @@ BY_LOADER: dict[str, list[Mutation]] = {
 # These have no manifest, or go through it before: only here can a hash stand in the way.
 SEALED = (
     "condensed sets",
+    "sets with residuals",
     "teachers",
     "runs of condense",
     "runs of slim",

@@ -142,6 +142,7 @@ def train(
             seed=seed,
             device=chosen.value,
             checkpoint=work / CHECKPOINT_NAME,
+            view_epochs=data.view_epochs if labels == "generator" else None,
         )
         for _ in track(run, total=config.fit.epochs, label="student", unit="epoch"):
             pass
@@ -167,7 +168,7 @@ def open_labels(
     if labels == "hard":
         return HardLabels(), inputs
     if teacher is None:
-        return NetworkLabels("generator", data.generator.to(device)), inputs
+        return data.correct(NetworkLabels("generator", data.generator.to(device))), inputs
     found = load_teacher(teacher)
     if found.class_names != data.class_names:
         from aerogel.errors import MismatchError

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.torch import save
 
+from aerogel.condense.archive import RESIDUAL
 from aerogel.condense.comparison import Row
 from aerogel.condense.condensed import CondensedSet, load_condensed
 from aerogel.condense.config import CondenseConfig
@@ -34,6 +35,7 @@ _STAGES = {
     "selection": "choosing the images",
     "refined": "updating the images",
     "generator": "label generator",
+    "residual": "what it leaves out",
     "archive": "packing",
 }
 
@@ -53,6 +55,11 @@ class Run:
     def facts(self) -> dict[str, Any]:
         """Return the facts in the condensed set's manifest."""
         return self.data.manifest.facts
+
+    @property
+    def residual(self) -> dict[str, Any]:
+        """Return the facts of the stored residuals, empty in a set without."""
+        return dict(self.facts.get(RESIDUAL, {}))
 
     @property
     def teacher_accuracy(self) -> Measurement:
@@ -211,6 +218,8 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
         f"{config.projector.fit.epochs} epochs on {facts['backbone']['name']}",
         "archive": "images, adapter, manifest",
     }
+    if run.residual:
+        notes["residual"] = f"{run.residual['codec']}, views of {run.residual['epochs']} epochs"
     lines = [
         ReceiptLine(label, format_duration(run.timings[name]), notes[name])
         for name, label in _STAGES.items()
@@ -260,10 +269,16 @@ def _list_saved(run: Run) -> tuple[ReceiptLine, ...]:
         ReceiptLine(
             "break-even",
             f"{run.even_epochs:.3g} epochs",
-            f"{run.even_views:,.0f} stored labels weigh what the generator weighs, however many it makes",
+            f"{run.even_views:,.0f} stored labels weigh what the generator weighs, {_tell_reach(run)}",
         )
     )
     return tuple(lines)
+
+
+def _tell_reach(run: Run) -> str:
+    if not run.residual:
+        return "however many it makes"
+    return f"with residuals for {run.residual['epochs'] * int(run.facts['images']):,}"
 
 
 def _saving(label: str, ours: int, theirs: int, how: str, instead: str) -> ReceiptLine:
@@ -291,7 +306,16 @@ def _list_lost(run: Run) -> tuple[ReceiptLine, ...]:
             f"from the teacher's first choice, on {seen['samples']:,} held-out views",
         )
     )
-    return (*lines, *_list_codec_loss(run))
+    return (*lines, *_list_codec_loss(run), *_list_residual_loss(run))
+
+
+def _list_residual_loss(run: Run) -> tuple[ReceiptLine, ...]:
+    """Say what is still lost where residuals are stored."""
+    if not run.residual:
+        return ()
+    seen = run.residual["fidelity"][0]
+    note = f"from the teacher's first choice, on {seen['samples']:,} views with stored residuals"
+    return (ReceiptLine("with residuals", f"{100 * (1 - seen['agreement']):.1f} %", note),)
 
 
 def _list_codec_loss(run: Run) -> tuple[ReceiptLine, ...]:

@@ -26,6 +26,7 @@ from aerogel.zoo.decode import FAILURES
 KIND = "condensed-set"
 IMAGES = "data/train-00000-of-00001.parquet"
 LABELS = "labels"
+RESIDUAL = "residual"
 _LARGEST_SIDE = 4096
 _LONGEST_NAME = 1000
 _LARGEST_LOGIT = 1e6
@@ -172,6 +173,12 @@ def write_card(path: Path, *, name: str, facts: Mapping[str, Any]) -> None:
     storage = facts["storage"]
     rows = "\n".join(f"| {row['name']} | {row['bytes']:,} |" for row in storage)
     classes = ", ".join(str(value) for value in facts["class_names"])
+    rest = ""
+    if RESIDUAL in facts:
+        rest = (
+            f"\nWhat the generator leaves out is stored beside it ({facts[RESIDUAL]['codec']}), for the "
+            f"views of {facts[RESIDUAL]['epochs']} epochs, which training goes round.\n"
+        )
     path.write_text(
         f"""---
 {write_metadata(facts, path.parent / IMAGES)}---
@@ -180,13 +187,13 @@ def write_card(path: Path, *, name: str, facts: Mapping[str, Any]) -> None:
 {facts["images"]} images that stand for {facts["source"]["images"]} ({facts["ipc"]} per class), with
 a generator of soft labels in place of stored ones (HeLlO, arXiv 2408.08201).
 Classes, in label order: {classes}.
-
+{rest}
 ```python
 import aerogel
 
 data = aerogel.load_condensed("path/to/this/folder")
-view = data[0]["view"]
-soft = data.labels(view[None])
+item = data[0]
+soft = data.labels(item["view"][None], [item["sample"]])
 ```
 
 The images alone open in Hugging Face datasets: `datasets.load_dataset("path/to/this/folder", split="train")`.
@@ -217,6 +224,9 @@ def open_archive(folder: Path) -> Manifest:
     manifest = verify_folder(folder, KIND)
     facts = manifest.facts
     wrong = _find_faults(facts)
+    stored = any(name.startswith(f"{LABELS}/{RESIDUAL}/") for name in manifest.files)
+    if stored != (RESIDUAL in facts):
+        wrong.append(RESIDUAL)
     if wrong:
         raise IntegrityError(
             compose(
@@ -255,7 +265,17 @@ def _find_faults(facts: Mapping[str, Any]) -> list[str]:
         and all(_is_list(row, float) and len(row) == len(names) for row in probe)
         and max(abs(logit) for row in probe for logit in row) < _LARGEST_LOGIT,
     }
+    if RESIDUAL in facts:
+        sound[RESIDUAL] = _is_residual(facts[RESIDUAL])
     return [name for name, holds in sound.items() if not holds]
+
+
+def _is_residual(found: Any) -> bool:
+    """Tell whether this names the codec of stored residuals and of how many epochs they are."""
+    if not isinstance(found, dict) or type(found.get("epochs")) is not int:
+        return False
+    codec = found.get("codec")
+    return isinstance(codec, str) and len(codec) <= _LONGEST_NAME and 0 < found["epochs"] < 2**32
 
 
 def _can_name(text: str) -> bool:

@@ -125,7 +125,7 @@ class DistillationCollator:
             PARTNERS: torch.cat([batch.partner_labels for batch in batches]),
             WEIGHTS: torch.cat([batch.weights for batch in batches]),
         }
-        return {**found, SOFT: self.data.labels(views).cpu()} if self.soft else found
+        return {**found, SOFT: self._soften(batches)} if self.soft else found
 
     def prepare(self, views: Tensor) -> Tensor:
         """Return ``views`` [B, C, S, S] in [0, 1] as the model takes them."""
@@ -134,7 +134,12 @@ class DistillationCollator:
         )
         return prepare(views.expand(-1, self.channels, -1, -1), self.preparation, mean, std)
 
+    def _soften(self, batches: Sequence[Batch]) -> Tensor:
+        found = [self.data.labels(each.views, each.parameters.samples, epoch=each.epoch) for each in batches]
+        return torch.cat(found).cpu()
+
     def _batch(self, epoch: int, items: Sequence[ViewKey]) -> Batch:
         samples = np.array([item.sample for item in items if item.epoch == epoch], dtype=np.int64)
         data = self.data
-        return make_batch(data.images, data.class_labels, data.views, epoch, samples, "cpu")
+        shown = data.shown_epoch(epoch)
+        return make_batch(data.images, data.class_labels, data.views, shown, samples, "cpu")

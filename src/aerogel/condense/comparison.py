@@ -172,7 +172,7 @@ class Comparison:
             def watch(label: str, run: Iterator[EpochState]) -> Iterator[EpochState]:
                 return track(run, total=config.fit.epochs, label=f"{kind}, {label}", unit="epoch")
 
-            source = self.online(kind)
+            source = self.source(kind, data, "chosen", 0) if kind == "generator" else self.online(kind)
             best, found = choose_rate(
                 data,
                 source,
@@ -194,7 +194,8 @@ class Comparison:
     def online(self, kind: str) -> LabelSource:
         """Return the source for ``kind`` without a store where there is one.
 
-        Labels stored as numbers of every view are the teacher online; other codecs read their store.
+        Labels stored as numbers of every view are the teacher online; other codecs read their store. The
+        generator is alone here, without stored residuals, so that it labels any view of any images.
         """
         fit = self.config.student.fit
         if kind == "generator":
@@ -207,6 +208,8 @@ class Comparison:
 
     def source(self, kind: str, data: TrainingSet, images: str, seed: int) -> LabelSource:
         """Return the labels of ``kind`` for ``data``, writing what has to be stored first."""
+        if kind == "generator" and images == "chosen":
+            return self.pipeline.archive.correct(self.online(kind))
         if kind in ("generator", "teacher"):
             return self.online(kind)
         if kind == "hard":
@@ -223,8 +226,10 @@ class Comparison:
             epochs=self.view_epochs(kind) or self.config.student.fit.epochs,
         )
 
-    def view_epochs(self, kind: str) -> int | None:
+    def view_epochs(self, kind: str, images: str = "chosen") -> int | None:
         """Return how many epochs' views a student of ``kind`` goes round; None where each has its own."""
+        if kind == "generator":
+            return (self.config.projector.residual_epochs or None) if images == "chosen" else None
         codec = parse_codec(kind) if kind.startswith(PREFIX) else None
         if codec is None or codec.keep_one_in == 1:
             return None
@@ -338,7 +343,7 @@ class Comparison:
                 seed=seed,
                 device=self.pipeline.device,
                 checkpoint=work / CHECKPOINT_NAME,
-                view_epochs=self.view_epochs(kind),
+                view_epochs=self.view_epochs(kind, images),
                 crew=self.pipeline.crew,
             )
             self.pipeline.watch(name, run, config.fit.epochs)

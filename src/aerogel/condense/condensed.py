@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,20 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from aerogel.condense.archive import IMAGES, KIND, LABELS, StoredImages, open_archive, read_images
+from aerogel.condense.archive import (
+    IMAGES,
+    KIND,
+    LABELS,
+    RESIDUAL,
+    StoredImages,
+    open_archive,
+    read_images,
+)
 from aerogel.condense.config import ViewConfig
 from aerogel.condense.families import Backbone, load_backbone
-from aerogel.condense.labels import NetworkLabels
+from aerogel.condense.labels import LabelSource, NetworkLabels, StoredLabels
 from aerogel.condense.projector import build_projector, load_adapter
+from aerogel.condense.residual import CorrectedLabels
 from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
 from aerogel.core.config import from_dict
@@ -39,7 +48,7 @@ class CondensedSet(Dataset[dict[str, Any]]):
     Items are dicts: ``view`` [C, S, S] float32 in [0, 1], ``label`` and ``partner_label`` (class indices of
     the image and of the one that CutMix pasted in), ``weight`` (the image's own share of the pixels) and
     ``sample``. Call :meth:`set_epoch` before each epoch; with worker processes, before the loader's iterator
-    is made.
+    is made. Of a set with stored residuals, epochs go round the ``view_epochs`` whose views have them.
     """
 
     def __init__(
@@ -57,6 +66,7 @@ class CondensedSet(Dataset[dict[str, Any]]):
         self.std: tuple[float, ...] = tuple(facts["std"])
         config = from_dict(ViewConfig, facts["views"], "views")
         self.views = Views(config, facts["view_seed"], len(stored.labels), facts["tiles"])
+        self.residual = _open_residual(folder, facts)
         self.epoch = 0
 
     def __len__(self) -> int:
@@ -67,13 +77,23 @@ class CondensedSet(Dataset[dict[str, Any]]):
         """Choose whose views are served: epoch 0, 1, 2, ..."""
         self.epoch = epoch
 
+    @property
+    def view_epochs(self) -> int | None:
+        """Return how many epochs of views there are, shown in turn; None where every epoch has its own."""
+        return None if self.residual is None else self.residual.epochs
+
+    def shown_epoch(self, epoch: int) -> int:
+        """Return the epoch whose views are shown at ``epoch``: itself, or its place in the round of views."""
+        return epoch % self.view_epochs if self.view_epochs else epoch
+
     def __getitem__(self, sample: int) -> dict[str, Any]:
         """Return the view of ``sample`` at the current epoch."""
         return self.__getitems__([sample])[0]
 
     def __getitems__(self, samples: Sequence[int]) -> list[dict[str, Any]]:
         """Return the views of ``samples`` at the current epoch, rendered together."""
-        views, found = self.views.render(self.images, self.epoch, np.asarray(samples))
+        shown = self.shown_epoch(self.epoch)
+        views, found = self.views.render(self.images, shown, np.asarray(samples))
         weights = found.mixing_weight(int(self.images.shape[-1]))
         own = self.class_labels[torch.from_numpy(found.samples)].tolist()
         partner = self.class_labels[torch.from_numpy(found.partners)].tolist()
@@ -99,17 +119,33 @@ class CondensedSet(Dataset[dict[str, Any]]):
         """
         return load_generator(self, _open_backbone(self))
 
-    def labels(self, views: Tensor) -> Tensor:
-        """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1]."""
+    def labels(
+        self, views: Tensor, samples: Sequence[int] | np.ndarray | None = None, *, epoch: int | None = None
+    ) -> Tensor:
+        """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1].
+
+        Where the set has stored residuals, these are added if ``samples`` [B] says whose views they are, at
+        ``epoch`` or else the current one. Without ``samples``, or residuals, it is the generator alone.
+
+        Raises:
+            MismatchError: a sample is no image of the set.
+        """
         device = next(self.generator.parameters()).device
         with torch.no_grad():
             found: Tensor = self.generator(views.to(device))
-        return found.float()
+        if self.residual is None or samples is None:
+            return found.float()
+        shown = self.shown_epoch(self.epoch if epoch is None else epoch)
+        return found.float() + self.residual.rows(shown, np.asarray(samples)).to(device)
 
     @property
-    def label_source(self) -> NetworkLabels:
-        """Return the generator as a source of labels for a student."""
-        return NetworkLabels("generator", self.generator)
+    def label_source(self) -> LabelSource:
+        """Return the source of a student's labels: the generator, corrected where there are residuals."""
+        return self.correct(NetworkLabels("generator", self.generator))
+
+    def correct(self, generator: LabelSource) -> LabelSource:
+        """Return ``generator`` with the set's stored residuals added, if it has any."""
+        return generator if self.residual is None else CorrectedLabels(generator, self.residual)
 
     def training_set(self) -> TrainingSet:
         """Return what a student is trained on."""
@@ -185,10 +221,22 @@ def load_condensed(
     )
     try:
         return CondensedSet(folder, manifest, stored, None if backbone is None else str(backbone))
-    except ConfigError as failure:
+    except (ConfigError, MismatchError) as failure:
         raise IntegrityError(
-            compose(f"sound settings of the views in {folder}", str(failure), "fetch the folder again")
+            compose(
+                f"sound settings of the views and residuals in {folder}",
+                str(failure),
+                "fetch the folder again",
+            )
         ) from failure
+
+
+def _open_residual(folder: Path, facts: Mapping[str, Any]) -> StoredLabels | None:
+    if RESIDUAL not in facts:
+        return None
+    shape = (facts["images"], len(facts["class_names"]))
+    codec, epochs = facts[RESIDUAL]["codec"], facts[RESIDUAL]["epochs"]
+    return StoredLabels(folder / LABELS / RESIDUAL, RESIDUAL, shape, codec=codec, epochs=epochs)
 
 
 def _open_backbone(data: CondensedSet) -> Backbone:

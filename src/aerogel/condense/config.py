@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from aerogel.condense.checks import check_weak_teachers, check_width, last_weak_teacher
+from aerogel.condense.checks import check_residual, check_weak_teachers, check_width, last_weak_teacher
 from aerogel.condense.codecs.naming import PREFIX, parse_codec, suggest
 from aerogel.condense.identity import later
 from aerogel.core.config import config
@@ -198,7 +198,9 @@ class ProjectorConfig:
     ``templates`` word the classes for a backbone with a text tower. ``dtype`` is what the numbers of the
     adapter are stored in; "float32" and "float16" give files that peft reads, "int8" and "int4" codes with a
     scale for each output channel. ``budget`` is the most bytes that the adapter's files may take: of
-    ``dtype`` and the smaller ones, the most faithful that fits is then chosen.
+    ``dtype`` and the smaller ones, the most faithful that fits is then chosen. ``residual`` is a label codec,
+    such as "stored-vq256": it stores what the finished generator leaves out of the teacher's logits, for the
+    views of ``residual_epochs`` epochs, and students then go round these views; ours, not the paper's.
     """
 
     backbone: str = "aerogel/shapes-resnet8"
@@ -214,6 +216,8 @@ class ProjectorConfig:
     templates: tuple[str, ...] = ("a photo of a {}.",)
     dtype: AdapterCodec = "float16"
     budget: int | None = later(None)
+    residual: str | None = later(None)
+    residual_epochs: int = later(0)
     fit: FitConfig = field(default_factory=FitConfig)
 
     def check(self) -> list[str]:
@@ -238,6 +242,7 @@ class ProjectorConfig:
             )
         if not self.ce_weight >= 0:
             mistakes.append(f"ce_weight: expected 0 or more; got {self.ce_weight}")
+        mistakes += check_residual(self.residual, self.residual_epochs)
         for template in self.templates:
             if template.count("{}") != 1:
                 mistakes.append(f'templates: expected one "{{}}" for the class name; got {template!r}')

@@ -190,7 +190,7 @@ def _show_storage(run: Run) -> Section:
     backbone = run.facts["backbone"]
     entries = [
         ("images", run.storage["images"], "PNG in parquet"),
-        ("label generator", delta, f"the change to {backbone['name']}"),
+        ("label generator", delta, f"the change to {backbone['name']}{_tell_residual(run)}"),
         (
             "label generator with its backbone",
             delta + int(backbone["bytes"]),
@@ -222,6 +222,10 @@ def _show_storage(run: Run) -> Section:
         f"epochs of {run.facts['images']:,} images, weigh what the generator weighs. {_weigh_teacher(run)}"
     )
     return Section("What the labels weigh", text, [_draw_growth(run), table])
+
+
+def _tell_residual(run: Run) -> str:
+    return f", with {format_bytes(run.residual['bytes'])} of residuals" if run.residual else ""
 
 
 def _weigh_teacher(run: Run) -> str:
@@ -256,6 +260,16 @@ def _draw_growth(run: Run) -> Block:
 def _show_fidelity(run: Run) -> Section:
     facts = run.facts["projector"]
     tables = [_tabulate_fidelity(facts["fidelity"], ".1f", ".3f")]
+    if run.residual:
+        mended = _tabulate_fidelity(
+            run.residual["fidelity"],
+            ".1f",
+            ".3f",
+            title=f"With residuals, stored as {run.residual['codec'].removeprefix(PREFIX)}",
+            text=f"On the views of the condensed images that have them, those of {run.residual['epochs']} "
+            f"epochs, at {run.residual['bytes']:,} bytes.",
+        )
+        tables.append(mended)
     if "codec_fidelity" in facts:
         stored = _tabulate_fidelity(
             facts["codec_fidelity"],

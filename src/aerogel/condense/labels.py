@@ -172,7 +172,11 @@ class StoredLabels:
 
     def logits(self, batch: Batch) -> Tensor:
         """Return the stored logits of the batch's samples at its epoch."""
-        return send(self._store.rows(batch.epoch, batch.parameters.samples), batch.views.device)
+        return send(self.rows(batch.epoch, batch.parameters.samples), batch.views.device)
+
+    def rows(self, epoch: int, samples: np.ndarray) -> Tensor:
+        """Return the stored logits [B, classes] of ``samples`` [B] at ``epoch``, in float32 on the CPU."""
+        return self._store.rows(epoch, samples)
 
 
 def store_labels(

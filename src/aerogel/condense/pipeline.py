@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import cached_property
@@ -29,7 +28,7 @@ from aerogel.condense.generator import (
     tune_generator,
 )
 from aerogel.condense.identity import identify
-from aerogel.condense.packing import describe_set
+from aerogel.condense.packing import pack_set
 from aerogel.condense.projector import Fidelity, adapt, build_projector, load_adapter
 from aerogel.condense.refine import (
     gather_images,
@@ -38,6 +37,7 @@ from aerogel.condense.refine import (
     require_mosaics,
     save_refined,
 )
+from aerogel.condense.residual import store_residual
 from aerogel.condense.selection import Selection, load_selection, save_selection, select_images
 from aerogel.condense.sources import Sources
 from aerogel.condense.student import TrainingSet
@@ -90,7 +90,8 @@ class Pipeline:
     ) -> None:
         self.config = config
         self.sources = sources.check()
-        require_codecs(config.student.labels, len(sources.train.class_names))
+        residual = [config.projector.residual] if config.projector.residual else []
+        require_codecs([*config.student.labels, *residual], len(sources.train.class_names))
         self.out = out
         device = choose_device(config.device)
         announce(f"device: {device.value} ({device.reason})")
@@ -309,7 +310,8 @@ class Pipeline:
             self.images_stage: self.digest(self.images_stage),
             "backbone": self.backbone.sha256,
         }
-        settings = {"projector": identify(config), "views": to_dict(self.config.views)}
+        own = replace(config, residual=None, residual_epochs=0)
+        settings = {"projector": identify(own), "views": to_dict(self.config.views)}
         self.run("generator", "label-generator", settings, inputs, self._build_generator, together=True)
         return load_adapter(self.plain_projector(), self.out / "generator").to(self.device)
 
@@ -375,23 +377,13 @@ class Pipeline:
         generator = self.generator
         config = self.config
         inputs = {name: self.digest(name) for name in ("teacher", self.images_stage, "generator")}
+        if config.projector.residual is not None:
+            inputs[shelf.RESIDUAL] = store_residual(self).digest
 
         def build(work: Path) -> Mapping[str, Any]:
-            chosen = self.refined
-            ids = tuple("+".join(patch.source for patch in patches) for patches in chosen.patches)
-            names = self.sources.train.class_names
-            shelf.write_images(
-                work / shelf.IMAGES, shelf.StoredImages(chosen.images, chosen.labels, ids), names
-            )
-            (work / shelf.LABELS).mkdir(exist_ok=True)
-            for path in sorted((self.out / "generator").iterdir()):
-                if path.name.startswith("adapter_"):
-                    shutil.copyfile(path, work / shelf.LABELS / path.name)
             # On the CPU, where loading checks them: a GPU may round a convolution more coarsely.
-            probe = probe_logits(generator.cpu(), chosen.images, _PROBE_IMAGES).tolist()
-            facts = describe_set(self, work, probe)
-            shelf.write_card(work / "README.md", name=self.sources.train.name, facts=facts)
-            return facts
+            probe = probe_logits(generator.cpu(), self.refined.images, _PROBE_IMAGES).tolist()
+            return pack_set(self, work, probe)
 
         settings = {"projector": config.projector.backbone, "ipc": config.ipc, "views": to_dict(config.views)}
         self.run("archive", shelf.KIND, settings, inputs, build)

@@ -25,6 +25,7 @@ __all__ = [
     "SHARD_BYTES",
     "Store",
     "epochs_per_shard",
+    "list_store",
     "open_store",
     "read_codebooks",
     "store_bytes",
@@ -252,8 +253,12 @@ def read_codebooks(folder: Path, codec: Codec, classes: int) -> dict[str, Tensor
 
 def store_bytes(folder: Path) -> int:
     """Return what stored labels take on disk: shards and codebooks, by stat."""
-    paths = [*folder.glob(_PATTERN), *folder.glob(CODEBOOK)]
-    return sum(size_bytes(path) for path in paths)
+    return sum(size_bytes(path) for path in list_store(folder))
+
+
+def list_store(folder: Path) -> list[Path]:
+    """Return the files of stored labels in ``folder``: shards in order, then codebooks."""
+    return [*sorted(folder.glob(_PATTERN)), *folder.glob(CODEBOOK)]
 
 
 def _damaged(path: Path, expected: str, got: str) -> IntegrityError:

@@ -1,0 +1,156 @@
+"""What a label generator leaves out of the teacher's logits: stored for some views, and added back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from aerogel.condense.archive import RESIDUAL
+from aerogel.condense.codecs.naming import parse_codec
+from aerogel.condense.codecs.shards import store_bytes, stored_epochs
+from aerogel.condense.fit import fused
+from aerogel.condense.labels import (
+    Batch,
+    LabelSource,
+    NetworkLabels,
+    StoredLabels,
+    make_batch,
+    store_labels,
+)
+from aerogel.condense.merged import Merged
+from aerogel.condense.projector import Fidelity, compare_logits
+from aerogel.core.config import to_dict
+from aerogel.core.manifests import Manifest
+from aerogel.core.progress import track
+
+if TYPE_CHECKING:
+    from aerogel.condense.pipeline import Pipeline
+    from aerogel.condense.student import TrainingSet
+
+_BATCH = 250
+_FIDELITY_VIEWS = 2000
+
+
+@dataclass(frozen=True)
+class ResidualLabels:
+    """Give what ``generator`` leaves out of the logits of ``teacher``."""
+
+    teacher: LabelSource
+    generator: LabelSource
+    name: str = RESIDUAL
+
+    def logits(self, batch: Batch) -> Tensor | None:
+        """Return the difference of their logits [B, classes], or None where one of them has none."""
+        theirs, ours = self.teacher.logits(batch), self.generator.logits(batch)
+        return None if theirs is None or ours is None else theirs - ours
+
+
+@dataclass(frozen=True)
+class CorrectedLabels:
+    """Add the residuals in ``stored`` to the logits of ``generator``, for the views that were stored.
+
+    A prediction and the coded rest of it, as in predictive coding; ours, not the paper's.
+    """
+
+    generator: LabelSource
+    stored: StoredLabels
+
+    @property
+    def name(self) -> str:
+        """Return what tables call the source: the generator's name."""
+        return self.generator.name
+
+    def logits(self, batch: Batch) -> Tensor | None:
+        """Return the corrected logits [B, classes].
+
+        Raises:
+            MismatchError: the batch is of an epoch, or has samples, that have no residual.
+        """
+        found = self.generator.logits(batch)
+        return None if found is None else found + self.stored.logits(batch)
+
+
+def store_residual(pipeline: Pipeline) -> Manifest:
+    """Store what the pipeline's finished generator leaves out of its teacher's labels, as a stage of its own.
+
+    The views are those of the condensed images in the first ``projector.residual_epochs`` epochs.
+    """
+    projector = pipeline.config.projector
+    settings = {
+        "codec": projector.residual,
+        "epochs": projector.residual_epochs,
+        "views": to_dict(pipeline.config.views),
+    }
+    inputs = {name: pipeline.digest(name) for name in ("teacher", pipeline.images_stage, "generator")}
+
+    def build(work: Path) -> Mapping[str, Any]:
+        return _build_residual(pipeline, work)
+
+    return pipeline.run(RESIDUAL, "label-residuals", settings, inputs, build, together=True)
+
+
+def _build_residual(pipeline: Pipeline, work: Path) -> Mapping[str, Any]:
+    # Of the generator as it is shipped, so that they also hold what its number format changed.
+    config, data, crew = pipeline.config.projector, pipeline.training_set, pipeline.crew
+    codec, epochs = str(config.residual), config.residual_epochs
+    merged = Merged(pipeline.generator, pipeline.backbone.norms)
+    teacher, generator = (
+        NetworkLabels(name, fused(network.to(pipeline.device).eval(), config.fit))
+        for name, network in (("teacher", pipeline.teacher.classifier), ("generator", merged))
+    )
+    done = crew.tell(stored_epochs(work))
+    order = crew.take_turns(
+        [(epoch, part) for epoch in range(done, epochs) for part in _split(np.arange(len(data)))]
+    )
+    batches = (
+        make_batch(data.images, data.labels, data.views, epoch, part, pipeline.device)
+        for epoch, part in track(order, total=len(order), label="residuals of the labels", unit="batch")
+    )
+    store_labels(
+        work,
+        ResidualLabels(teacher, generator),
+        batches,
+        epochs=epochs,
+        images=len(data),
+        classes=len(data.class_names),
+        codec=codec,
+        seed=pipeline.config.seed,
+        crew=crew,
+    )
+    if not pipeline.leads:
+        return {}
+    stored = StoredLabels(work, RESIDUAL, (len(data), len(data.class_names)), codec=codec, epochs=epochs)
+    fidelity = compare_sources(teacher, CorrectedLabels(generator, stored), data, epochs, pipeline.device)
+    return {
+        "codec": parse_codec(codec).name,
+        "epochs": epochs,
+        "bytes": store_bytes(work),
+        "fidelity": [asdict(fidelity)],
+    }
+
+
+def compare_sources(
+    teacher: LabelSource, ours: LabelSource, data: TrainingSet, epochs: int, device: str
+) -> Fidelity:
+    """Compare two sources on at most 2,000 views of ``data``, from the first of ``epochs`` epochs on."""
+    samples = np.tile(np.arange(len(data)), min(epochs, -(-_FIDELITY_VIEWS // len(data))))[:_FIDELITY_VIEWS]
+    theirs: list[Tensor] = []
+    found: list[Tensor] = []
+    for epoch, part in enumerate(np.split(samples, range(len(data), len(samples), len(data)))):
+        for few in _split(part):
+            batch = make_batch(data.images, data.labels, data.views, epoch, few, device)
+            for source, logits in ((teacher, theirs), (ours, found)):
+                given = source.logits(batch)
+                if given is not None:
+                    logits.append(given.cpu())
+    return compare_logits("condensed", torch.cat(theirs), torch.cat(found))
+
+
+def _split(samples: np.ndarray) -> list[np.ndarray]:
+    return np.split(samples, range(_BATCH, len(samples), _BATCH))
