@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 import torch
+from rate_labels import Labels, address_views, render_views
 from rate_settings import SMALL_KINDS, Generated, claim, parse_generator
 from rate_verdicts import CODEC, CORRECTED, GENERATOR, OTHER
 
@@ -32,13 +32,11 @@ from aerogel.condense.generator import (
 )
 from aerogel.condense.identity import identify
 from aerogel.condense.labels import (
-    Batch,
     HardLabels,
     LabelSource,
     NetworkLabels,
     OnePerImage,
     StoredLabels,
-    make_batch,
     save_hard,
     save_one_per_image,
     store_labels,
@@ -62,36 +60,6 @@ def find_kind(name: str) -> str:
     if name.startswith(GENERATOR):
         return CORRECTED if "+" in name else GENERATOR
     return CODEC if name.startswith(PREFIX) else OTHER
-
-
-def address_views(data: TrainingSet, epochs: int, first: int = 0) -> Iterator[Batch]:
-    """Yield for each epoch which views it shows, without drawing them: enough to look labels up."""
-    samples = np.arange(len(data))
-    size = int(data.images.shape[-1])
-    for epoch in range(first, epochs):
-        found = data.views.parameters(epoch, samples, size=size)
-        partners = data.labels[torch.from_numpy(found.partners)]
-        yield Batch(torch.empty(0), found, epoch, data.labels, partners, found.mixing_weight(size))
-
-
-def render_views(data: TrainingSet, epochs: int, device: str, first: int = 0) -> Iterator[Batch]:
-    """Yield the views of every epoch, all images of it in one batch."""
-    for epoch in range(first, epochs):
-        yield make_batch(data.images, data.labels, data.views, epoch, np.arange(len(data)), device)
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Hold the labels of one row, their bytes, how true they are, and the digest of their stage.
-
-    ``epochs`` is how many epochs of views they have, None where each of the run has its own.
-    """
-
-    source: LabelSource
-    bytes: int
-    fidelity: Mapping[str, Any] | None
-    digest: str
-    epochs: int | None = None
 
 
 class Bench:
@@ -304,12 +272,15 @@ class Bench:
         with claim(self.out / "targets-made"):
             return self.pipeline.run("targets", "targets", settings, self._inputs(), build).digest
 
-    def _train_generator(self, rank: int) -> str:
-        """Train the generator of one rank, or find it trained; return the digest of its stage."""
-        targets = self._targets()
+    def _train_generator(self, rank: int, tuned: int) -> str:
+        """Train the generator of one rank, or find it trained; return the digest of its stage.
+
+        ``tuned`` is how many epochs of the students' views it is tuned to.
+        """
+        targets, tuning = self._targets(), replace(self.config.projector, tune_target_epochs=tuned)
 
         def build(work: Path) -> Mapping[str, Any]:
-            lesson = self._lesson(rank, work)
+            lesson = replace(self._lesson(rank, work), config=replace(tuning, rank=rank, dtype="float32"))
             for name in (REAL_TARGETS, CONDENSED_TARGETS):
                 if (self.out / "targets" / name).exists():
                     place = lesson.checkpoint / name
@@ -321,37 +292,46 @@ class Bench:
             store_adapter(lesson.adapted, self.pipeline.plain_projector(), work, "float32")
             return {}
 
-        projector = identify(replace(self.config.projector, rank=rank, dtype="float32"))
+        projector = identify(replace(tuning, rank=rank, dtype="float32"))
         settings = {"projector": projector, "views": to_dict(self.config.views)}
         inputs = {**self._inputs(), "targets": targets, "backbone": self.pipeline.backbone.sha256}
-        with claim(self.out / "generators" / f"training-{rank}"):
-            name = f"generators/rank-{rank}"
-            return self.pipeline.run(name, "label-generator", settings, inputs, build).digest
+        place = self._place(rank, tuned)
+        with claim(self.out / f"{place}-training"):
+            return self.pipeline.run(place, "label-generator", settings, inputs, build).digest
 
-    def _generated(self, rank: int, codec: AdapterCodec) -> Labels:
-        trained = self._train_generator(rank)
+    def _place(self, rank: int, tuned: int) -> str:
+        """Return the folder of a generator."""
+        own = tuned == self.config.projector.tune_target_epochs
+        return f"generators/rank-{rank}" if own else f"generators/rank-{rank}-tuned-to-{tuned}"
+
+    def _generated(self, rank: int, codec: AdapterCodec, epochs: int | None = None) -> Labels:
+        """Return a generator's labels of all views; or, with ``epochs``, of one tuned to the views of these."""
+        every = self.config.projector.tune_target_epochs
+        tuned = every if epochs is None else min(epochs, self.config.projector.tune_epochs)
+        shown = epochs or self.epochs
+        trained = self._train_generator(rank, tuned)
 
         def build(work: Path) -> Mapping[str, Any]:
             pipeline = self.pipeline
-            exact = load_adapter(pipeline.plain_projector(), self.out / "generators" / f"rank-{rank}")
+            exact = load_adapter(pipeline.plain_projector(), self.out / self._place(rank, tuned))
             size = store_adapter(exact, pipeline.plain_projector(), work / ADAPTER, codec)
             adapted = load_adapter(pipeline.plain_projector(), work / ADAPTER).to(self.device)
             network = fused(Merged(adapted, pipeline.backbone.norms).eval(), self.config.student.fit)
             (work / CACHE).mkdir(exist_ok=True)
-            self._store(work / CACHE, NetworkLabels(GENERATOR, network), EXACT, self.epochs, drawn=True)
-            found = self._compare(StoredLabels(work / CACHE, GENERATOR), self.epochs)
+            self._store(work / CACHE, NetworkLabels(GENERATOR, network), EXACT, shown, drawn=True)
+            found = self._compare(StoredLabels(work / CACHE, GENERATOR), shown)
             return {"bytes": size, "fidelity": found}
 
-        name = f"labels/{GENERATOR}-{rank}-{codec}"
+        name = f"labels/{GENERATOR}-{rank}-{codec}{'' if epochs is None else f'-of-{epochs}'}"
         inputs = {**self._inputs(), "generator": trained, "labels": self.shared["labels"]}
-        settings = {"codec": codec, "epochs": self.epochs}
+        settings = {"codec": codec, "epochs": shown}
         done = self.pipeline.run(name, "labels", settings, inputs, build)
-        source = StoredLabels(self.out / name / CACHE, GENERATOR, epochs=self.epochs)
+        source = StoredLabels(self.out / name / CACHE, GENERATOR, epochs=shown)
         return Labels(source, int(done.facts["bytes"]), done.facts["fidelity"], done.digest)
 
     def _corrected(self, name: str, made: Generated) -> Labels:
-        """Return a generator's labels with what it leaves out of the first epochs' stored by a codec."""
-        plain = self._generated(made.rank, made.codec)
+        """Return the labels of a generator tuned to the first epochs' views, and corrected by residuals."""
+        plain = self._generated(made.rank, made.codec, made.epochs)
         codec = str(made.residual)
         place = f"labels/{name}"
 

@@ -226,7 +226,7 @@ def test_rows_are_made_and_read_again(load: Any, tmp_path: Path) -> None:
 
 
 def test_views_are_addressed_without_being_drawn(load: Any, tmp_path: Path) -> None:
-    stages = load("rate_stages")
+    stages = load("rate_labels")
     data = Pipeline(config(), sources(), tmp_path).training_set
     drawn = list(stages.render_views(data, 3, "cpu", 1))
     addressed = list(stages.address_views(data, 3, 1))
