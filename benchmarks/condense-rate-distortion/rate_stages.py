@@ -305,7 +305,7 @@ class Bench:
         return f"generators/rank-{rank}" if own else f"generators/rank-{rank}-tuned-to-{tuned}"
 
     def _generated(self, rank: int, codec: AdapterCodec, epochs: int | None = None) -> Labels:
-        """Return a generator's labels of all views; or, with ``epochs``, of one tuned to the views of these."""
+        """Return a generator's labels; with ``epochs``, of one tuned to the views of so many, for these."""
         every = self.config.projector.tune_target_epochs
         tuned = every if epochs is None else min(epochs, self.config.projector.tune_epochs)
         shown = epochs or self.epochs
