@@ -43,11 +43,11 @@ def load_views(
 
 
 def count_repeated(photos: int, config: AlignConfig) -> int:
-    """Return how many views of so many ``photos`` are shown more than once."""
+    """Return how many views of so many ``photos`` are shown more than once: those of the first numbers."""
     if config.views:
-        return photos * config.views
+        return photos * min(config.views, max(0, config.epochs - config.views))
     # Of photos that are mirrored by chance each may be shown as it is.
-    return 0 if config.augment == "crop" else photos
+    return 0 if config.augment == "crop" or config.epochs < 2 else photos
 
 
 def _load(photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, place: tuple[int, int]) -> Shown:

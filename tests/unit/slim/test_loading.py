@@ -50,7 +50,22 @@ def test_views_are_shown_again_in_turn() -> None:
 
 def test_what_is_shown_again_is_counted() -> None:
     counts = {
-        (augment, views): count_repeated(7, AlignConfig(augment=augment, views=views))
+        (augment, views): count_repeated(7, AlignConfig(augment=augment, views=views, epochs=8))
         for augment, views in (("none", 0), ("flip", 0), ("flip", 2), ("crop", 0), ("crop", 4))
     }
     assert list(counts.values()) == [7, 7, 14, 0, 28]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "views", "count"), [(1, 0, 0), (2, 0, 7), (3, 4, 0), (4, 4, 0), (6, 4, 14)]
+)
+def test_what_a_short_run_shows_once_is_not_counted(epochs: int, views: int, count: int) -> None:
+    assert count_repeated(7, AlignConfig(augment="flip", views=views, epochs=epochs)) == count
+    shown: list[int | None] = []
+    config = AlignConfig(augment="none", views=views, epochs=epochs)
+    for view in load_views(
+        Pictures(), Canvas(64), config, 5, [(e, n) for e in range(epochs) for n in range(5)]
+    ):
+        shown.append(view.number)
+    again = {number for number in shown if shown.count(number) > 1}
+    assert again == set(range(count * 5 // 7))
