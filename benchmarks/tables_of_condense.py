@@ -105,6 +105,7 @@ SOURCES = {
     "stored_top5": "stored, top 5",
     "stored_vq256": "stored, codebook of 256",
     "generator": "label generator",
+    "generator_with_residuals": "label generator with residuals",
     "generator_cached": "label generator, cached",
     "teacher": "teacher",
     "teacher_cached": "teacher, cached",

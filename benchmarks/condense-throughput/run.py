@@ -4,13 +4,13 @@
 
 A ConvNet-3 of width 128 is trained at batch 100 on 100 images of Fashion-MNIST's shape, random ones, for time
 does not see what they show. Its labels come from nowhere (hard), from stores on disk by several codecs, from
-a teacher of its own kind, from a label generator (aerogel/shapes-resnet8, rank 8), and from either of the
-last two behind a cache that holds all of them. Runs go round the views of two epochs. They take turns, one
-step each, in one process of one thread, so that all see the same machine; the first round over the views
-fills the caches and is not counted. Figures are ratios to the step with labels stored in float16, taken
-within each turn, and the share of a step that its labels take: median, smallest and largest. Stores are read
-through the operating system's file cache. Writes results.json beside this file, unless told not to, and ends
-its output with that JSON on one line.
+a teacher of its own kind, from a label generator (aerogel/shapes-resnet8, rank 8), alone or with residuals
+from a codebook, and from teacher or generator behind a cache that holds all of their labels. Runs go round
+the views of two epochs. They take turns, one step each, in one process of one thread, so that all see the
+same machine; the first round over the views fills the caches and is not counted. Figures are ratios to the
+step with labels stored in float16, taken within each turn, and the share of a step that its labels take:
+median, smallest and largest. Stores are read through the operating system's file cache. Writes results.json
+beside this file, unless told not to, and ends its output with that JSON on one line.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from aerogel.condense.fit import EpochState
 from aerogel.condense.labels import Batch, store_labels
 from aerogel.condense.networks import build_classifier
 from aerogel.condense.projector import adapt, build_projector
+from aerogel.condense.residual import CorrectedLabels, ResidualLabels
 from aerogel.condense.student import TrainingSet, build_student, train_student, training_batches
 from aerogel.core.environment import environment
 from aerogel.core.folders import write_text_atomic
@@ -45,6 +46,7 @@ CLASSES = tuple("abcdefghij")
 IMAGES = BATCH = 100  # an epoch is one step
 SIZE, VIEW_EPOCHS = 28, 2
 CODECS = ("stored-fp32", "stored-fp16", "stored-int8", "stored-top5", "stored-vq256")
+RESIDUAL, RESIDUAL_CODEC = "residual", "stored-vq256"
 REFERENCE = "stored_fp16"
 
 
@@ -102,12 +104,12 @@ def build_teacher() -> NetworkLabels:
 
 
 def build_generator(data: TrainingSet) -> NetworkLabels:
-    """Return the label generator on the shipped backbone, untrained, as one that is loaded."""
+    """Return the label generator on the shipped backbone, untrained, merged as one that is loaded."""
     config = ProjectorConfig()
     backbone = load_backbone(config.backbone, None, size=SIZE)
     plain = build_projector(backbone, data.images, data.labels, CLASSES, config.templates)
-    adapted = adapt(plain, backbone, config, len(CLASSES), seed=2)
-    return NetworkLabels("generator", adapted.float().eval().requires_grad_(False))
+    adapted: Any = adapt(plain, backbone, config, len(CLASSES), seed=2)
+    return NetworkLabels("generator", adapted.float().eval().merge_and_unload().requires_grad_(False))
 
 
 def gather_sources(data: TrainingSet, fit: FitConfig, folder: Path) -> dict[str, LabelSource]:
@@ -115,8 +117,8 @@ def gather_sources(data: TrainingSet, fit: FitConfig, folder: Path) -> dict[str,
     teacher, generator = build_teacher(), build_generator(data)
     kept = CachedLabels(teacher, images=IMAGES, budget_bytes=2**20)
     sources: dict[str, LabelSource] = {"hard": HardLabels()}
+    sizes: dict[str, Any] = {"epochs": VIEW_EPOCHS, "images": IMAGES, "classes": len(CLASSES)}
     for codec in CODECS:
-        sizes: dict[str, Any] = {"epochs": VIEW_EPOCHS, "images": IMAGES, "classes": len(CLASSES)}
         (folder / codec).mkdir()
         # The cache spares all stores but the first the teacher's forward passes.
         store_labels(folder / codec, kept, training_batches(data, fit, seed=0), codec=codec, **sizes)
@@ -124,6 +126,11 @@ def gather_sources(data: TrainingSet, fit: FitConfig, folder: Path) -> dict[str,
     for online in (generator, teacher):
         sources[online.name] = online
         sources[f"{online.name}_cached"] = CachedLabels(online, images=IMAGES, budget_bytes=2**20)
+    left = ResidualLabels(kept, generator)
+    (folder / RESIDUAL).mkdir()
+    store_labels(folder / RESIDUAL, left, training_batches(data, fit, seed=0), codec=RESIDUAL_CODEC, **sizes)
+    stored = StoredLabels(folder / RESIDUAL, RESIDUAL, codec=RESIDUAL_CODEC)
+    sources["generator_with_residuals"] = CorrectedLabels(generator, stored)
     return sources
 
 
@@ -182,7 +189,7 @@ def main() -> None:
     for name, each in figures.items():
         ratio, share = each["step_ratio"], each["label_share"]["median"]
         print(
-            f"{name:18s} step {ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}) of "
+            f"{name:24s} step {ratio['median']:.3f} ({ratio['low']:.3f} to {ratio['high']:.3f}) of "
             f"{REFERENCE}, labels {share:.1%} of it, {each['label_ms']:.3f} ms"
         )
     run = {"images": IMAGES, "batch": BATCH, "size": SIZE, "repeats": arguments.repeats, "threads": 1}
