@@ -41,5 +41,5 @@ with tempfile.TemporaryDirectory() as scratch:
     data = aerogel.load_condensed(folder)
     data.set_epoch(0)
     batch = next(iter(DataLoader(data, batch_size=5)))
-    soft = data.labels(batch["view"])
+    soft = data.labels(batch["view"], batch["sample"])
     print(f"views {tuple(batch['view'].shape)}, generated labels {tuple(soft.shape)}")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from aerogel.condense.curriculum import Curriculum
     from aerogel.condense.labels import HardLabels, LabelSource, NetworkLabels, OnePerImage, StoredLabels
     from aerogel.condense.pipeline import Pipeline
+    from aerogel.condense.residual import CorrectedLabels
     from aerogel.condense.sources import Sources
     from aerogel.condense.trainer import DistillationTrainer
     from aerogel.condense.views import Views
@@ -38,6 +39,7 @@ __all__ = [
     "CondenseConfig",
     "Condensed",
     "CondensedSet",
+    "CorrectedLabels",
     "Curriculum",
     "DistillationCollator",
     "DistillationTrainer",
@@ -82,6 +84,7 @@ _HOMES = {
     "curriculum": ("Curriculum",),
     "labels": ("HardLabels", "LabelSource", "NetworkLabels", "OnePerImage", "StoredLabels"),
     "pipeline": ("Pipeline",),
+    "residual": ("CorrectedLabels",),
     "sources": ("Sources",),
     "trainer": ("DistillationTrainer",),
     "views": ("Views",),

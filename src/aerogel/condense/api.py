@@ -6,10 +6,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from aerogel.condense.comparison import Comparison, Row
@@ -61,9 +63,18 @@ class Condensed:
         """
         return self.data.push_to_hub(repo_id, private=private, token=token, revision=revision)
 
-    def labels(self, views: Tensor) -> Tensor:
-        """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1]."""
-        return self.data.labels(views)
+    def labels(
+        self,
+        views: Tensor,
+        samples: Sequence[int] | np.ndarray | Tensor | None = None,
+        *,
+        epoch: int | None = None,
+    ) -> Tensor:
+        """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1].
+
+        ``samples`` [B] and ``epoch`` are those of :meth:`CondensedSet.labels`.
+        """
+        return self.data.labels(views, samples, epoch=epoch)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the figures as JSON types: bytes, accuracies and fidelity."""

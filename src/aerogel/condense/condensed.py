@@ -120,7 +120,11 @@ class CondensedSet(Dataset[dict[str, Any]]):
         return load_generator(self, _open_backbone(self))
 
     def labels(
-        self, views: Tensor, samples: Sequence[int] | np.ndarray | None = None, *, epoch: int | None = None
+        self,
+        views: Tensor,
+        samples: Sequence[int] | np.ndarray | Tensor | None = None,
+        *,
+        epoch: int | None = None,
     ) -> Tensor:
         """Return soft labels as logits [B, classes] for ``views`` [B, C, S, S] in [0, 1].
 
@@ -128,7 +132,7 @@ class CondensedSet(Dataset[dict[str, Any]]):
         ``epoch`` or else the current one. Without ``samples``, or residuals, it is the generator alone.
 
         Raises:
-            MismatchError: a sample is no image of the set.
+            MismatchError: there are more or fewer samples than views, or one is no image of the set.
         """
         device = next(self.generator.parameters()).device
         with torch.no_grad():
@@ -136,7 +140,12 @@ class CondensedSet(Dataset[dict[str, Any]]):
         if self.residual is None or samples is None:
             return found.float()
         shown = self.shown_epoch(self.epoch if epoch is None else epoch)
-        return found.float() + self.residual.rows(shown, np.asarray(samples)).to(device)
+        rest = self.residual.rows(shown, np.asarray(samples))
+        if rest.shape != found.shape:
+            raise MismatchError(
+                compose(f"a sample for each of {len(views)} views", f"{len(rest)}", "name all of them")
+            )
+        return found.float() + rest.to(device)
 
     @property
     def label_source(self) -> LabelSource:

@@ -75,7 +75,13 @@ def test_labels_are_corrected_for_the_samples_that_are_named(corrected: Condense
     assert float(rest.abs().max()) > 0.01
     assert torch.equal(data.labels(shown, [4, 0], epoch=1), alone + rest)
     data.set_epoch(EPOCHS + 1)
-    assert torch.equal(data.labels(shown, np.array([4, 0])), alone + rest)
+    for samples in (np.array([4, 0]), torch.tensor([4, 0])):
+        assert torch.equal(data.labels(shown, samples), alone + rest)
+    assert torch.equal(
+        corrected.labels(shown, [4, 0], epoch=1), corrected.data.labels(shown, [4, 0], epoch=1)
+    )
+    with pytest.raises(MismatchError, match="a sample for each of 2 views; got 1"):
+        data.labels(shown, [4])
     with pytest.raises(MismatchError, match="samples below 6"):
         data.labels(shown, [4, 6])
 
