@@ -32,10 +32,12 @@ from aerogel.condense.generator import (
 )
 from aerogel.condense.identity import identify
 from aerogel.condense.labels import (
+    CorrectedLabels,
     HardLabels,
     LabelSource,
     NetworkLabels,
     OnePerImage,
+    ResidualLabels,
     StoredLabels,
     save_hard,
     save_one_per_image,
@@ -44,7 +46,6 @@ from aerogel.condense.labels import (
 from aerogel.condense.lineup import spell_student
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import adapt, compare_logits, load_adapter
-from aerogel.condense.residual import CorrectedLabels, ResidualLabels
 from aerogel.condense.student import TrainingSet, build_student, choose_rate, score, train_student
 from aerogel.core.config import to_dict
 from aerogel.core.randomness import derive_seed

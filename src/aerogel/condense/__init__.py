@@ -26,9 +26,15 @@ if TYPE_CHECKING:
     )
     from aerogel.condense.continual import run_continual
     from aerogel.condense.curriculum import Curriculum
-    from aerogel.condense.labels import HardLabels, LabelSource, NetworkLabels, OnePerImage, StoredLabels
+    from aerogel.condense.labels import (
+        CorrectedLabels,
+        HardLabels,
+        LabelSource,
+        NetworkLabels,
+        OnePerImage,
+        StoredLabels,
+    )
     from aerogel.condense.pipeline import Pipeline
-    from aerogel.condense.residual import CorrectedLabels
     from aerogel.condense.sources import Sources
     from aerogel.condense.trainer import DistillationTrainer
     from aerogel.condense.views import Views
@@ -82,9 +88,15 @@ _HOMES = {
     ),
     "continual": ("run_continual",),
     "curriculum": ("Curriculum",),
-    "labels": ("HardLabels", "LabelSource", "NetworkLabels", "OnePerImage", "StoredLabels"),
+    "labels": (
+        "CorrectedLabels",
+        "HardLabels",
+        "LabelSource",
+        "NetworkLabels",
+        "OnePerImage",
+        "StoredLabels",
+    ),
     "pipeline": ("Pipeline",),
-    "residual": ("CorrectedLabels",),
     "sources": ("Sources",),
     "trainer": ("DistillationTrainer",),
     "views": ("Views",),

@@ -24,9 +24,8 @@ from aerogel.condense.archive import (
 )
 from aerogel.condense.config import ViewConfig
 from aerogel.condense.families import Backbone, load_backbone
-from aerogel.condense.labels import LabelSource, NetworkLabels, StoredLabels
+from aerogel.condense.labels import CorrectedLabels, LabelSource, NetworkLabels, StoredLabels
 from aerogel.condense.projector import build_projector, load_adapter
-from aerogel.condense.residual import CorrectedLabels
 from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
 from aerogel.core.config import from_dict

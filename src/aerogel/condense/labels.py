@@ -179,6 +179,45 @@ class StoredLabels:
         return self._store.rows(epoch, samples)
 
 
+@dataclass(frozen=True)
+class ResidualLabels:
+    """Give what ``generator`` leaves out of the logits of ``teacher``."""
+
+    teacher: LabelSource
+    generator: LabelSource
+    name: str = "residual"
+
+    def logits(self, batch: Batch) -> Tensor | None:
+        """Return the difference of their logits [B, classes], or None where one of them has none."""
+        theirs, ours = self.teacher.logits(batch), self.generator.logits(batch)
+        return None if theirs is None or ours is None else theirs - ours
+
+
+@dataclass(frozen=True)
+class CorrectedLabels:
+    """Add the residuals in ``stored`` to the logits of ``generator``, for the views that were stored.
+
+    A prediction and the coded rest of it, as in predictive coding; ours, not the paper's.
+    """
+
+    generator: LabelSource
+    stored: StoredLabels
+
+    @property
+    def name(self) -> str:
+        """Return what tables call the source: the generator's name."""
+        return self.generator.name
+
+    def logits(self, batch: Batch) -> Tensor | None:
+        """Return the corrected logits [B, classes].
+
+        Raises:
+            MismatchError: the batch is of an epoch, or has samples, that have no residual.
+        """
+        found = self.generator.logits(batch)
+        return None if found is None else found + self.stored.logits(batch)
+
+
 def store_labels(
     folder: Path,
     source: LabelSource,

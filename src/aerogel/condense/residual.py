@@ -1,9 +1,9 @@
-"""What a label generator leaves out of the teacher's logits: stored for some views, and added back."""
+"""Store what a label generator leaves out of the teacher's logits, for some views."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from aerogel.condense.codecs.naming import parse_codec
 from aerogel.condense.codecs.shards import store_bytes, stored_epochs
 from aerogel.condense.fit import fused
 from aerogel.condense.labels import (
-    Batch,
+    CorrectedLabels,
     LabelSource,
     NetworkLabels,
+    ResidualLabels,
     StoredLabels,
     make_batch,
     store_labels,
@@ -35,45 +36,6 @@ if TYPE_CHECKING:
 
 _BATCH = 250
 _FIDELITY_VIEWS = 2000
-
-
-@dataclass(frozen=True)
-class ResidualLabels:
-    """Give what ``generator`` leaves out of the logits of ``teacher``."""
-
-    teacher: LabelSource
-    generator: LabelSource
-    name: str = RESIDUAL
-
-    def logits(self, batch: Batch) -> Tensor | None:
-        """Return the difference of their logits [B, classes], or None where one of them has none."""
-        theirs, ours = self.teacher.logits(batch), self.generator.logits(batch)
-        return None if theirs is None or ours is None else theirs - ours
-
-
-@dataclass(frozen=True)
-class CorrectedLabels:
-    """Add the residuals in ``stored`` to the logits of ``generator``, for the views that were stored.
-
-    A prediction and the coded rest of it, as in predictive coding; ours, not the paper's.
-    """
-
-    generator: LabelSource
-    stored: StoredLabels
-
-    @property
-    def name(self) -> str:
-        """Return what tables call the source: the generator's name."""
-        return self.generator.name
-
-    def logits(self, batch: Batch) -> Tensor | None:
-        """Return the corrected logits [B, classes].
-
-        Raises:
-            MismatchError: the batch is of an epoch, or has samples, that have no residual.
-        """
-        found = self.generator.logits(batch)
-        return None if found is None else found + self.stored.logits(batch)
 
 
 def store_residual(pipeline: Pipeline) -> Manifest:

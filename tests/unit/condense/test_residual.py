@@ -21,9 +21,16 @@ from aerogel.condense.codecs.shards import store_bytes
 from aerogel.condense.collation import ViewKey
 from aerogel.condense.comparison import Comparison
 from aerogel.condense.condensed import CondensedSet, load_condensed
-from aerogel.condense.labels import Batch, HardLabels, NetworkLabels, make_batch
+from aerogel.condense.labels import (
+    Batch,
+    CorrectedLabels,
+    HardLabels,
+    NetworkLabels,
+    ResidualLabels,
+    make_batch,
+)
 from aerogel.condense.pipeline import Pipeline
-from aerogel.condense.residual import CorrectedLabels, ResidualLabels, compare_sources, store_residual
+from aerogel.condense.residual import compare_sources, store_residual
 from aerogel.core.manifests import seal_text
 from aerogel.errors import ConfigError, IntegrityError, MismatchError
 from tests.unit.condense import tiny
