@@ -24,16 +24,21 @@ def size_command(
     json: Annotated[bool, Flag, Parameter(help="End with one line of JSON on stdout.")] = False,
 ) -> int:
     """Weigh a condensed set: its images, its label generator, its public backbone."""
-    from aerogel.condense.archive import IMAGES, delta_bytes, open_archive
+    from aerogel.condense.archive import IMAGES, LABELS, RESIDUAL, delta_bytes, open_archive
     from aerogel.measure import format_bytes, size_bytes
 
     place = find_archive(folder)
     facts = open_archive(place).facts
     images, delta, whole = size_bytes(place / IMAGES), delta_bytes(place), size_bytes(place)
     backbone = int(facts["backbone"]["bytes"])
+    residual: dict[str, tuple[int, str]] = {}
+    if RESIDUAL in facts:
+        note = f"{facts[RESIDUAL]['codec']}, views of {facts[RESIDUAL]['epochs']} epochs"
+        residual["of it stored residuals"] = (size_bytes(place / LABELS / RESIDUAL), note)
     entries = {
         "images": (images, f"{facts['images']:,} of {facts['size']} x {facts['size']} pixels"),
         "label generator (delta)": (delta, f"the change to {facts['backbone']['name']}"),
+        **residual,
         "manifest and card": (whole - images - delta, ""),
         "the whole folder": (whole, ""),
         "public backbone": (backbone, "fetched once, shared by all sets made with it"),

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import torch
 
+from aerogel.cli.size import size_command
+from aerogel.cli.student import train
 from aerogel.condense import comparison as comparing
 from aerogel.condense import residual as residuals
 from aerogel.condense.account import describe
@@ -190,6 +192,31 @@ def test_residuals_are_weighed_and_told(corrected: Condensed, tmp_path: Path) ->
         assert text in page, text
     lost = {line.label: line.value for line in describe(corrected).receipt.lost}
     assert lost["with residuals"] == "0.0 %"
+
+
+def test_size_lists_residuals_apart(corrected: Condensed, capsys: pytest.CaptureFixture[str]) -> None:
+    assert size_command(corrected.data.folder, json=True) == 0
+    sizes = json.loads(capsys.readouterr().out.splitlines()[-1])["bytes"]
+    assert sizes["of it stored residuals"] == corrected.data.manifest.facts["residual"]["bytes"]
+
+
+def test_the_student_command_corrects_labels_and_goes_round_the_views(
+    corrected: Condensed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    corrects = CorrectedLabels.logits
+
+    def spy(labels: CorrectedLabels, shown: Batch) -> Any:
+        asked.append(shown.epoch)
+        return corrects(labels, shown)
+
+    monkeypatch.setattr(CorrectedLabels, "logits", spy)
+    settings = replace(corrected.config.student, fit=replace(corrected.config.student.fit, batch_size=8))
+    shared: Any = {"teacher": None, "backbone": None, "seed": 0, "device": "cpu", "overwrite": False}
+    train(corrected.data.folder, settings, tmp_path / "student", labels="generator", **shared)
+    assert asked == [0, 1, 0]
+    train(corrected.data.folder, settings, tmp_path / "hard", labels="hard", **shared)
+    assert len(asked) == 3
 
 
 def test_another_residual_keeps_the_generator(corrected: Condensed, monkeypatch: pytest.MonkeyPatch) -> None:
