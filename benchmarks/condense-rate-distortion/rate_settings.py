@@ -33,11 +33,6 @@ class Generated:
     residual: str | None = None
     epochs: int = 0
 
-    @property
-    def alone(self) -> str:
-        """Return the name of the row of the generator alone."""
-        return f"{GENERATOR}-{self.rank}-{self.codec}"
-
 
 def parse_generator(name: str) -> Generated | None:
     """Read "12-int8", or "12-int8+vq256@20" with residuals of 20 epochs' views; None if it is neither."""
