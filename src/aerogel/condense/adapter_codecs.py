@@ -1,4 +1,4 @@
-"""Adapters in one byte or half a byte a number: codes with a scale for each output channel."""
+"""Adapters in four to eight bits a number: codes with a scale for each output channel."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor
@@ -21,12 +22,15 @@ from aerogel.errors import IntegrityError, MismatchError, ProjectorError, compos
 _METADATA = "aerogel"
 _FORMAT = "adapter-codes"
 _VERSION = 1
-_LEVELS = {"int8": 127, "int4": 7}
-_BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4}
-# What a row's scale is tried at, as a share of that which clips nothing: of 15 levels it pays to clip a few
+_BITS = {"float32": 32, "float16": 16, "int8": 8, "int7": 7, "int6": 6, "int5": 5, "int4": 4}
+_LEVELS = {kind: 2 ** (bits - 1) - 1 for kind, bits in _BITS.items() if bits <= 8}
+_PACKED = tuple(kind for kind in _LEVELS if kind != "int8")
+# What a row's scale is tried at, as a share of that which clips nothing: of few levels it pays to clip a few
 # outliers, of 255 it never does.
-_SHARES = {"int8": (1.0,), "int4": tuple(1.0 - 0.05 * step for step in range(10))}
-_TYPES = {"int8": torch.int8, "int4": torch.uint8, "scales": torch.float16, "float16": torch.float16}
+_WHOLE, _CLIPPED = (1.0,), tuple(1.0 - 0.05 * step for step in range(10))
+_TYPES = {"int8": torch.int8, "scales": torch.float16, "float16": torch.float16} | dict.fromkeys(
+    _PACKED, torch.uint8
+)
 _LONGEST = 1000
 _LEAST_SHARE = 0.25
 _LEAST_BYTES = 64
@@ -35,8 +39,8 @@ _LEAST_BYTES = 64
 def choose_kind(shape: Sequence[int], codec: AdapterCodec) -> AdapterCodec:
     """Return how a tensor of ``shape`` is stored under ``codec``: as codes only where that saves bytes.
 
-    A vector takes whole bytes in "int4" too: it has one scale, and is the smaller part. What saves less than
-    a quarter of the float16 bytes, or fewer than 64 of them, stays float16.
+    A vector takes whole bytes in fewer bits too: it has one scale, and is the smaller part. What saves less
+    than a quarter of the float16 bytes, or fewer than 64 of them, stays float16.
     """
     if codec in FLOAT_CODECS:
         return codec
@@ -85,12 +89,8 @@ class _Layout:
     @property
     def lengths(self) -> dict[str, int]:
         """Return the length of each stored vector; empty ones are left out."""
-        found = {
-            "int8": self.count("int8"),
-            "int4": math.ceil(self.count("int4") / 2),
-            "scales": sum(self.rows),
-            "float16": self.count("float16"),
-        }
+        found = {kind: math.ceil(self.count(kind) * _BITS[kind] / 8) for kind in _LEVELS}
+        found |= {"scales": sum(self.rows), "float16": self.count("float16")}
         return {name: length for name, length in found.items() if length}
 
     @property
@@ -102,13 +102,14 @@ class _Layout:
 
 
 def encode(changes: Mapping[str, Tensor], codec: AdapterCodec) -> bytes:
-    """Return a safetensors file of ``changes`` in "int8" or "int4".
+    """Return a safetensors file of ``changes`` in codes of b = 8 ("int8") to 4 bits ("int4").
 
     A row is an output channel. Its scale is float16, rounded up so that nothing is clipped by rounding; codes
-    lie symmetrically around 0, from -127 to 127 or from -7 to 7. Codes of four bits are stored plus 8, two to
-    a byte, the first in the low half. All codes lie one after another in the order of the tensors' names, all
-    scales and all float16 numbers likewise: a header for each tensor would weigh as much as the small
-    tensors. The header holds a hash of names and shapes in their place.
+    lie symmetrically around 0, up to 2^(b-1) - 1. Those of fewer than eight bits are stored plus 2^(b-1),
+    bit after bit, each from its lowest on, and the bytes are filled from their lowest bit. All codes lie one
+    after another in the order of the tensors' names, all scales and all float16 numbers likewise: a header
+    for each tensor would weigh as much as the small tensors. The header holds a hash of names and shapes in
+    their place.
 
     Raises:
         ProjectorError: a number is not finite, or too large for float16.
@@ -120,11 +121,12 @@ def encode(changes: Mapping[str, Tensor], codec: AdapterCodec) -> bytes:
         codes = []
         for name in layout.part(kind):
             value = changes[name].detach().float().cpu()
-            ours, theirs = _code(value.reshape(_rows(value.shape), -1), levels, _SHARES[kind])
+            shares = _WHOLE if kind == "int8" else _CLIPPED
+            ours, theirs = _code(value.reshape(_rows(value.shape), -1), levels, shares)
             codes.append(ours.flatten())
             scales.append(theirs)
         if codes:
-            found[kind] = torch.cat(codes) if kind == "int8" else _pack(torch.cat(codes))
+            found[kind] = torch.cat(codes) if kind == "int8" else _pack(torch.cat(codes), _BITS[kind])
     if scales:
         found["scales"] = torch.cat(scales)
     kept = [changes[name].detach().cpu().half().flatten() for name in layout.part("float16")]
@@ -164,15 +166,21 @@ def _code(rows: Tensor, levels: int, shares: tuple[float, ...]) -> tuple[Tensor,
     return codes.to(torch.int8), scales
 
 
-def _pack(codes: Tensor) -> Tensor:
-    """Return codes [n] from -7 to 7 as bytes, two in each; the last half of an odd number is a zero's."""
-    halves = (codes + 8).to(torch.uint8)
-    halves = torch.cat([halves, halves.new_full((len(halves) % 2,), 8)])
-    return halves[0::2] | (halves[1::2] << 4)
+def _pack(codes: Tensor, bits: int) -> Tensor:
+    """Return codes [n] of so many ``bits`` as bytes; what the last byte has left over is of a zero's code."""
+    zero = 2 ** (bits - 1)
+    raised = np.append(codes.numpy().astype(np.int16) + zero, [zero] * (8 // bits + 1))
+    places = raised[:, None] >> np.arange(bits) & 1
+    needed = math.ceil(len(codes) * bits / 8)
+    packed = np.packbits(places.astype(np.uint8).flatten()[: 8 * needed], bitorder="little")
+    return torch.from_numpy(packed)
 
 
-def _unpack(packed: Tensor) -> Tensor:
-    return (torch.stack([packed & 15, packed >> 4], 1).flatten().to(torch.int8)) - 8
+def _unpack(packed: Tensor, bits: int, count: int) -> Tensor:
+    """Return the first ``count`` codes in ``packed`` bytes."""
+    places = np.unpackbits(packed.numpy(), count=count * bits, bitorder="little").reshape(count, bits)
+    raised = places.astype(np.int16) @ (1 << np.arange(bits, dtype=np.int16))
+    return torch.from_numpy((raised - 2 ** (bits - 1)).astype(np.int8))
 
 
 def decode(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
@@ -211,7 +219,7 @@ def count_codes(path: Path) -> int:
         IntegrityError: there is no such file, or it is damaged.
     """
     tensors, _ = read_tensors(path)
-    return sum(part.numel() * (2 if name == "int4" else 1) for name, part in tensors.items())
+    return sum(part.numel() * 8 // (_BITS[name] if name in _PACKED else 8) for name, part in tensors.items())
 
 
 def _read_codec(header: str) -> AdapterCodec:
@@ -245,17 +253,19 @@ def _check_values(tensors: Mapping[str, Tensor], layout: _Layout) -> None:
         raise ValueError("scales are not all 0 or more")
     if "int8" in tensors and int(tensors["int8"].min()) < -_LEVELS["int8"]:
         raise ValueError("a code is -128")
-    if "int4" in tensors:
-        codes = _unpack(tensors["int4"])
-        if int(codes.min()) < -_LEVELS["int4"] or bool(codes[layout.count("int4") :].any()):
-            raise ValueError("a code of four bits is -8, or the last half byte is used")
+    for kind in _PACKED:
+        if kind in tensors:
+            codes = _unpack(tensors[kind], _BITS[kind], layout.count(kind))
+            if int(codes.min()) < -_LEVELS[kind] or not torch.equal(_pack(codes, _BITS[kind]), tensors[kind]):
+                raise ValueError(f"a code is {-_LEVELS[kind] - 1}, or bits are used that no code needs")
 
 
 def _expand(tensors: Mapping[str, Tensor], layout: _Layout) -> dict[str, Tensor]:
     """Return the changes by name from the parts of the file."""
     parts = {kind: tensors[kind] for kind in ("int8", "float16") if kind in tensors}
-    if "int4" in tensors:
-        parts["int4"] = _unpack(tensors["int4"])[: layout.count("int4")]
+    for kind in _PACKED:
+        if kind in tensors:
+            parts[kind] = _unpack(tensors[kind], _BITS[kind], layout.count(kind))
     changes: dict[str, Tensor] = {}
     scales = iter(tensors["scales"].float().split(layout.rows) if layout.rows else ())
     for kind in (*_LEVELS, "float16"):

@@ -36,7 +36,7 @@ _SETTINGS = ("alpha_pattern", "lora_alpha", "modules_to_save", "peft_type", "r",
 def store_adapter(adapted: PeftModel, plain: Projector, folder: Path, codec: AdapterCodec) -> int:
     """Write ``adapted`` into ``folder`` in ``codec`` and return the bytes of its files.
 
-    "float32" and "float16" are files that peft reads. "int8" and "int4" are the codes of what training
+    "float32" and "float16" are files that peft reads. "int8" to "int4" are the codes of what training
     changed in ``plain``, the projector that ``adapted`` started as, which is used up; with the few settings
     that loading needs. Files of another codec in the folder are removed.
 

@@ -12,10 +12,10 @@ from aerogel.core.config import config
 from aerogel.errors import ConfigError, compose
 
 NetworkName = Literal["convnet", "resnet18", "resnet50", "mobilenet-v2", "vit-t", "swin-t"]
-AdapterCodec = Literal["float32", "float16", "int8", "int4"]
+AdapterCodec = Literal["float32", "float16", "int8", "int7", "int6", "int5", "int4"]
 
 # From the most faithful to the smallest; the first two are files that peft reads.
-ADAPTER_CODECS: tuple[AdapterCodec, ...] = ("float32", "float16", "int8", "int4")
+ADAPTER_CODECS: tuple[AdapterCodec, ...] = ("float32", "float16", "int8", "int7", "int6", "int5", "int4")
 FLOAT_CODECS: tuple[AdapterCodec, ...] = ADAPTER_CODECS[:2]
 
 # Stored labels may be written by any codec; these are the kinds that have no parameters.
@@ -196,7 +196,7 @@ class ProjectorConfig:
     the condensed images, the ones to be labelled, with a peak rate of ``tune_lr`` and one view of a real
     image to nine of theirs; ``tune_target_epochs`` is to them what ``target_epochs`` is to the real images.
     ``templates`` word the classes for a backbone with a text tower. ``dtype`` is what the numbers of the
-    adapter are stored in; "float32" and "float16" give files that peft reads, "int8" and "int4" codes with a
+    adapter are stored in; "float32" and "float16" give files that peft reads, "int8" to "int4" codes with a
     scale for each output channel. ``budget`` is the most bytes that the adapter's files may take: of
     ``dtype`` and the smaller ones, the most faithful that fits is then chosen. ``residual`` is a label codec,
     such as "stored-vq256": it stores what the finished generator leaves out of the teacher's logits, for the

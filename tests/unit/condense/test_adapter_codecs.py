@@ -21,8 +21,8 @@ from aerogel.condense.adapter_codecs import choose_kind, count_bytes, decode, en
 from aerogel.condense.config import ADAPTER_CODECS, AdapterCodec
 from aerogel.errors import IntegrityError, MismatchError, ProjectorError
 
-CODED: tuple[AdapterCodec, ...] = ("int8", "int4")
-LEVELS = {"int8": 127, "int4": 7}
+CODED: tuple[AdapterCodec, ...] = ("int8", "int7", "int6", "int5", "int4")
+LEVELS = {"int8": 127, "int7": 63, "int6": 31, "int5": 15, "int4": 7}
 SHAPES = {
     "conv.lora_A": (3, 5, 3, 3),
     "conv.lora_B": (33, 3, 1, 1),
@@ -101,7 +101,7 @@ def test_any_shapes_come_back_and_weigh_what_the_formula_says(
     with safe_open(path, framework="pt") as stored:
         parts = [stored.get_tensor(name) for name in stored.keys()]  # noqa: SIM118
     payload = sum(part.numel() * part.element_size() for part in parts)
-    # Half bytes are shared between tensors: at most one is saved for each.
+    # Bytes are shared between tensors: less than one is saved for each.
     assert 0 <= count_bytes(shapes, codec) - payload <= len(shapes)
 
 
@@ -110,6 +110,7 @@ def test_bytes_are_those_of_codes_scales_and_float16() -> None:
     assert count_bytes([(128, 512), (1000, 128)], "float16") == 2 * 193_536
     assert count_bytes([(128, 512), (1000, 128)], "int8") == 193_536 + 2 * 1128
     assert count_bytes([(128, 512), (1000, 128)], "int4") == 193_536 // 2 + 2 * 1128
+    assert count_bytes([(128, 512), (1000, 128)], "int6") == 193_536 * 3 // 4 + 2 * 1128
     assert count_bytes([(768,)], "int4") == count_bytes([(768,)], "int8") == 770
 
 
@@ -201,13 +202,27 @@ def test_a_file_that_encode_never_writes_is_refused(damage: str, tmp_path: Path)
         decode(path, SHAPES)
 
 
-def test_the_half_byte_that_no_code_needs_is_not_a_place_to_hide_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("codec", "used"), [("int7", 7), ("int6", 6), ("int5", 5), ("int4", 4)])
+def test_bits_that_no_code_needs_are_no_place_to_hide_in(
+    codec: AdapterCodec, used: int, tmp_path: Path
+) -> None:
+    # One more than a multiple of eight codes: the last byte holds the last code, and what is left of it.
     shapes = {"a": (1, 1001)}
     path = tmp_path / "x"
-    path.write_bytes(encode({"a": torch.randn(shapes["a"])}, "int4"))
-    edit(path, lambda tensors: tensors["int4"].__setitem__(-1, int(tensors["int4"][-1]) ^ 0x10))
-    with pytest.raises(IntegrityError, match="half byte"):
+    path.write_bytes(encode({"a": torch.randn(shapes["a"])}, codec))
+    decode(path, shapes)
+    edit(path, lambda tensors: tensors[codec].__setitem__(-1, int(tensors[codec][-1]) ^ 1 << used))
+    with pytest.raises(IntegrityError, match="bits are used that no code needs"):
         decode(path, shapes)
+
+
+def test_codes_follow_one_another_from_the_lowest_bit_on(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    value = torch.zeros(1, 128)
+    value[0, :3] = torch.tensor([31.0, -31.0, 1.0])
+    path.write_bytes(encode({"a": value}, "int6"))
+    stream = int.from_bytes(load_file(path)["int6"].numpy().tobytes(), "little")
+    assert [(stream >> 6 * place & 63) - 32 for place in range(4)] == [31, -31, 1, 0]
 
 
 @pytest.mark.parametrize("header", ["", "{", "[]", "{}", json.dumps({"codec": "int2"})])
