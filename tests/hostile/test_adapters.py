@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from aerogel.condense.codecs.encodings import build_encoding, fit_codebooks
+from aerogel.condense.codecs.codebooks import fit_codebooks
+from aerogel.condense.codecs.encodings import build_encoding
 from aerogel.condense.codecs.naming import parse_codec
 from aerogel.condense.codecs.shards import read_codebooks, stored_epochs, write_codebooks, write_shards
 from aerogel.condense.labels import StoredLabels
@@ -136,7 +137,7 @@ def test_a_mutated_set_with_codes_is_refused_or_is_the_same(
 
 STORE, BOOK = "store-00000.safetensors", "codebook.safetensors"
 EPOCHS, IMAGES, CLASSES = 2, 6, 3
-CODECS = ("stored-pq2x4", "stored-top2+int8")
+CODECS = ("stored-pq2x4", "stored-top2+int8", "stored-gauss9")
 
 
 def load_store(folder: Path) -> Any:
@@ -221,10 +222,10 @@ def test_mutated_labels_of_a_codec_are_refused_or_are_the_same(
     judge(stores, change, tmp_path)
 
 
-@pytest.fixture(scope="session")
-def books(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+@pytest.fixture(scope="session", params=[name for name in CODECS if parse_codec(name).has_codebook])
+def books(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Subject:
     place = tmp_path_factory.mktemp("books")
-    one, other = (write_store(place / name, CODECS[0], seed) for seed, name in enumerate(("one", "two")))
+    one, other = (write_store(place / name, request.param, seed) for seed, name in enumerate(("one", "two")))
     return Subject(one, other, load_store)
 
 

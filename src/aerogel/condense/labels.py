@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -14,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerogel.condense.codecs.encodings import Encoding, build_encoding, fit_codebooks, sample_size
+from aerogel.condense.codecs.codebooks import fit_codebooks, sample_size
+from aerogel.condense.codecs.encodings import Encoding, build_encoding
 from aerogel.condense.codecs.naming import parse_codec
 from aerogel.condense.codecs.shards import (
     CODEBOOK,
@@ -29,8 +30,15 @@ from aerogel.condense.views import ViewParameters, Views, send
 from aerogel.core.crew import ALONE, Crew
 from aerogel.core.documents import read_tensors
 from aerogel.core.folders import write_bytes_atomic
+from aerogel.core.progress import track
 from aerogel.core.randomness import permutation
 from aerogel.errors import IntegrityError, MismatchError, compose
+
+if TYPE_CHECKING:
+    from aerogel.condense.student import TrainingSet
+    from aerogel.zoo.imageset import ImageSet
+
+_BATCH = 250
 
 
 @dataclass(frozen=True)
@@ -271,6 +279,48 @@ def store_labels(
             write_shards(folder, block, codec=parsed, classes=classes, first_epoch=first)
         first = last
     crew.tell("stored")  # nobody reads before all is written
+
+
+def store_views(
+    folder: Path,
+    source: LabelSource,
+    data: ImageSet | TrainingSet,
+    views: Views,
+    *,
+    epochs: int,
+    device: str,
+    title: str,
+    codec: str = "stored-fp16",
+    seed: int = 0,
+    crew: Crew = ALONE,
+) -> None:
+    """Write the labels of the first ``epochs`` epochs of ``views`` of ``data``, in the order of the images.
+
+    ``title`` is what the progress bar says. Otherwise as :func:`store_labels`.
+    """
+    first = crew.tell(stored_epochs(folder))
+    parts = cut_samples(np.arange(len(data)))
+    order = crew.take_turns([(epoch, part) for epoch in range(first, epochs) for part in parts])
+    batches = (
+        make_batch(data.images, data.labels, views, epoch, part, device)
+        for epoch, part in track(order, total=len(order), label=title, unit="batch")
+    )
+    store_labels(
+        folder,
+        source,
+        batches,
+        epochs=epochs,
+        images=len(data),
+        classes=len(data.class_names),
+        codec=codec,
+        seed=seed,
+        crew=crew,
+    )
+
+
+def cut_samples(samples: np.ndarray) -> list[np.ndarray]:
+    """Return ``samples`` [N] in batches of 250, the last one smaller."""
+    return np.split(samples, range(_BATCH, len(samples), _BATCH))
 
 
 class _Labelled:

@@ -14,6 +14,7 @@ __all__ = ["FORMS", "PREFIX", "Codec", "Form", "Part", "parse_codec", "require_c
 
 PREFIX = "stored-"
 _MOST_ROWS = 2**15
+_MOST_DRAWN = 128  # classes of a random codebook, which is held in memory
 _EXAMPLES = (
     "stored-fp32",
     "stored-fp16",
@@ -22,6 +23,7 @@ _EXAMPLES = (
     "stored-pruned10",
     "stored-vq256",
     "stored-pq2x256",
+    "stored-gauss16",
     "stored-pruned10+int8",
 )
 
@@ -66,6 +68,10 @@ for _kind, _form in (
             least=2,
             most=_MOST_ROWS,
         ),
+    ),
+    (
+        "gauss",
+        Form("codebook", f"gauss{_NUMBER}", "random codebook of {0} bits", "random {0} bits", most=16),
     ),
 ):
     FORMS.register(_kind)(_form)
@@ -152,6 +158,8 @@ class Codec:
                 return f"{self.name} keeps {part.numbers[0]} of {classes} classes, which is all of them"
             if part.kind == "pq" and part.numbers[0] > classes:
                 return f"{self.name} cuts {classes} classes into {part.numbers[0]} parts"
+            if part.kind == "gauss" and classes > _MOST_DRAWN:
+                return f"{self.name} has one index for {classes} classes, of {_MOST_DRAWN} at most"
         return None
 
 

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from aerogel.condense.codecs.codebooks import are_codebooks
 from aerogel.condense.codecs.encodings import Encoding, build_encoding
 from aerogel.condense.codecs.naming import Codec, parse_codec
 from aerogel.core.canonical import canonical_json, parse_json, show_value
@@ -237,16 +238,7 @@ def read_codebooks(folder: Path, codec: Codec, classes: int) -> dict[str, Tensor
         return {}
     path = folder / CODEBOOK
     facts, books = _read(path)
-    (part,) = codec.encoding
-    runs, rows = part.numbers if part.kind == "pq" else (1, *part.numbers)
-    widths = [len(run) for run in np.array_split(np.arange(classes), runs)]
-    names = [f"book-{run}" for run in range(runs)]
-    sound = facts.get("codec") == codec.name and sorted(books) == sorted(names)
-    for name, width in zip(names, widths, strict=True) if sound else ():
-        book = books[name]
-        shaped = book.dtype == torch.float16 and book.ndim == 2 and book.shape[1] == width
-        sound = sound and shaped and 0 < len(book) <= rows and bool(torch.isfinite(book).all())
-    if not sound:
+    if facts.get("codec") != codec.name or not are_codebooks(books, codec, classes):
         raise _damaged(path, f"codebooks of {codec.name} for {classes} classes", "others")
     return books
 

