@@ -13,14 +13,14 @@ from peft import PeftModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aerogel.condense.codecs.shards import stored_epochs
 from aerogel.condense.config import ProjectorConfig, ViewConfig
 from aerogel.condense.fit import EpochState, fit, fused, share_loss
 from aerogel.condense.labels import (
     Batch,
     StoredLabels,
+    cut_samples,
     make_batch,
-    store_labels,
+    store_views,
 )
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import Fidelity, compare_logits
@@ -28,14 +28,12 @@ from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
 from aerogel.core.crew import ALONE, Crew
 from aerogel.core.devices import choose_dtype
-from aerogel.core.progress import track
 from aerogel.core.randomness import derive_seed, uniforms
 from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.errors import ProjectorError, compose
 from aerogel.zoo.imageset import ImageSet
 
 _FIDELITY_SAMPLES = 2000
-_BATCH = 250
 _CONDENSED_PER_REAL = 9
 REAL_TARGETS = "targets"
 CONDENSED_TARGETS = "condensed-targets"
@@ -198,23 +196,16 @@ def store_targets(
     folder, crew = lesson.checkpoint / name, lesson.crew
     if crew.leads:
         folder.mkdir(parents=True, exist_ok=True)
-    first = crew.tell(stored_epochs(folder))
-    parts = np.split(np.arange(len(data)), range(_BATCH, len(data), _BATCH))
-    order = crew.take_turns([(epoch, part) for epoch in range(first, epochs) for part in parts])
-    batches = (
-        make_batch(data.images, data.labels, views, epoch, part, lesson.device)
-        for epoch, part in track(order, total=len(order), label="teachers' logits", unit="batch")
-    )
     half = choose_dtype(lesson.config.fit.dtype, lesson.device).value == "bfloat16"
     with torch.autocast(torch.device(lesson.device).type, torch.bfloat16, enabled=half):
-        store_labels(
+        store_views(
             folder,
             lesson.targets,
-            batches,
+            data,
+            views,
             epochs=epochs,
-            images=len(data),
-            classes=len(data.class_names),
-            codec="stored-fp16",
+            device=lesson.device,
+            title="teachers' logits",
             crew=crew,
         )
     return StoredLabels(folder, lesson.targets.name)
@@ -239,7 +230,7 @@ def measure_fidelity(
 
     def batches(cutmix: float) -> Iterator[Batch]:
         views = Views(replace(view_config, cutmix=cutmix), derive_seed(seed, "fidelity"), len(held_out))
-        for samples in np.split(np.arange(count), range(_BATCH, count, _BATCH)):
+        for samples in cut_samples(np.arange(count)):
             yield make_batch(held_out.images, held_out.labels, views, 0, samples, device)
 
     def shown() -> Iterator[Batch]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aerogel.condense.archive import RESIDUAL
 from aerogel.condense.codecs.naming import parse_codec
-from aerogel.condense.codecs.shards import store_bytes, stored_epochs
+from aerogel.condense.codecs.shards import store_bytes
 from aerogel.condense.fit import fused
 from aerogel.condense.labels import (
     CorrectedLabels,
@@ -21,20 +21,19 @@ from aerogel.condense.labels import (
     NetworkLabels,
     ResidualLabels,
     StoredLabels,
+    cut_samples,
     make_batch,
-    store_labels,
+    store_views,
 )
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import Fidelity, compare_logits
 from aerogel.core.config import to_dict
 from aerogel.core.manifests import Manifest
-from aerogel.core.progress import track
 
 if TYPE_CHECKING:
     from aerogel.condense.pipeline import Pipeline
     from aerogel.condense.student import TrainingSet
 
-_BATCH = 250
 _FIDELITY_VIEWS = 2000
 
 
@@ -66,21 +65,14 @@ def _build_residual(pipeline: Pipeline, work: Path) -> Mapping[str, Any]:
         NetworkLabels(name, fused(network.to(pipeline.device).eval(), config.fit))
         for name, network in (("teacher", pipeline.teacher.classifier), ("generator", merged))
     )
-    done = crew.tell(stored_epochs(work))
-    order = crew.take_turns(
-        [(epoch, part) for epoch in range(done, epochs) for part in _split(np.arange(len(data)))]
-    )
-    batches = (
-        make_batch(data.images, data.labels, data.views, epoch, part, pipeline.device)
-        for epoch, part in track(order, total=len(order), label="residuals of the labels", unit="batch")
-    )
-    store_labels(
+    store_views(
         work,
         ResidualLabels(teacher, generator),
-        batches,
+        data,
+        data.views,
         epochs=epochs,
-        images=len(data),
-        classes=len(data.class_names),
+        device=pipeline.device,
+        title="residuals of the labels",
         codec=codec,
         seed=pipeline.config.seed,
         crew=crew,
@@ -105,14 +97,10 @@ def compare_sources(
     theirs: list[Tensor] = []
     found: list[Tensor] = []
     for epoch, part in enumerate(np.split(samples, range(len(data), len(samples), len(data)))):
-        for few in _split(part):
+        for few in cut_samples(part):
             batch = make_batch(data.images, data.labels, data.views, epoch, few, device)
             for source, logits in ((teacher, theirs), (ours, found)):
                 given = source.logits(batch)
                 if given is not None:
                     logits.append(given.cpu())
     return compare_logits("condensed", torch.cat(theirs), torch.cat(found))
-
-
-def _split(samples: np.ndarray) -> list[np.ndarray]:
-    return np.split(samples, range(_BATCH, len(samples), _BATCH))
