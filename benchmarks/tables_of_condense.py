@@ -37,7 +37,8 @@ def tabulate_students(found: dict[str, Any]) -> str:
 
 
 TOWERS = {"vit_b32": "CLIP ViT-B/32", "rn50": "CLIP RN50"}
-ADAPTERS = {"float32": "fp32", "float16": "fp16", "int8": "**int8**", "int4": "int4"}
+ADAPTERS = {"float32": "fp32", "float16": "fp16", "int8": "**int8**"}
+ADAPTERS |= {codec: codec for codec in ("int7", "int6", "int5", "int4")}
 
 
 def tabulate_storage(found: dict[str, Any]) -> str:
