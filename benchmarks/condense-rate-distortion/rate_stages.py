@@ -39,13 +39,11 @@ from aerogel.condense.labels import (
     OnePerImage,
     ResidualLabels,
     StoredLabels,
-    save_hard,
-    save_one_per_image,
-    store_labels,
 )
 from aerogel.condense.lineup import spell_student
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import adapt, compare_logits, load_adapter
+from aerogel.condense.storing import save_hard, save_one_per_image, store_labels
 from aerogel.condense.student import TrainingSet, build_student, choose_rate, score, train_student
 from aerogel.core.config import to_dict
 from aerogel.core.randomness import derive_seed

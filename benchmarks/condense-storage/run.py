@@ -39,9 +39,10 @@ from aerogel.condense.archive import IMAGES, KIND, LABELS, StoredImages, delta_b
 from aerogel.condense.condensed import load_condensed, load_generator, probe_logits
 from aerogel.condense.config import ADAPTER_CODECS, ProjectorConfig, ViewConfig
 from aerogel.condense.families import Backbone
-from aerogel.condense.labels import Batch, make_batch, store_labels
+from aerogel.condense.labels import Batch, make_batch
 from aerogel.condense.networks import build_classifier
 from aerogel.condense.projector import Projector, adapt, build_projector, load_adapter
+from aerogel.condense.storing import store_labels
 from aerogel.condense.views import Views
 from aerogel.core.config import to_dict
 from aerogel.core.environment import environment

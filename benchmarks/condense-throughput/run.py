@@ -33,9 +33,10 @@ from aerogel.condense.codecs.shards import store_bytes
 from aerogel.condense.config import FitConfig, ProjectorConfig, StudentConfig, ViewConfig
 from aerogel.condense.families import load_backbone
 from aerogel.condense.fit import EpochState
-from aerogel.condense.labels import Batch, CorrectedLabels, ResidualLabels, store_labels
+from aerogel.condense.labels import Batch, CorrectedLabels, ResidualLabels
 from aerogel.condense.networks import build_classifier
 from aerogel.condense.projector import adapt, build_projector
+from aerogel.condense.storing import store_labels
 from aerogel.condense.student import TrainingSet, build_student, train_student, training_batches
 from aerogel.core.environment import environment
 from aerogel.core.folders import write_text_atomic

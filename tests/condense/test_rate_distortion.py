@@ -166,10 +166,10 @@ def test_a_place_is_claimed_once(load: Any, tmp_path: Path) -> None:
 
 def test_settings_are_refused_by_name_and_the_committed_ones_are_enough(load: Any) -> None:
     settings = load("rate_settings").Settings
-    with pytest.raises(ConfigError, match=r"(?s)generators.*'12-int7'.*stored-fp16"):
+    with pytest.raises(ConfigError, match=r"(?s)generators.*'12-int9'.*stored-fp16"):
         from_dict(
             settings,
-            {"generators": ["12-int7"], "condense": {"student": {"labels": ["teacher"]}}},
+            {"generators": ["12-int9"], "condense": {"student": {"labels": ["teacher"]}}},
         )
     for wrong in ("12", "0-int8", "12-int8+vq256", "12-int8+vq256@0", "12-int8+pruned2@2", "12-int8+vqq@2"):
         with pytest.raises(ConfigError, match="generators: expected a rank"):

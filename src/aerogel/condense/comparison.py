@@ -16,16 +16,7 @@ from aerogel.condense.codecs.shards import store_bytes, stored_epochs
 from aerogel.condense.config import SelectionConfig
 from aerogel.condense.fit import EpochState, fused
 from aerogel.condense.identity import identify
-from aerogel.condense.labels import (
-    HardLabels,
-    LabelSource,
-    NetworkLabels,
-    OnePerImage,
-    StoredLabels,
-    save_hard,
-    save_one_per_image,
-    store_labels,
-)
+from aerogel.condense.labels import HardLabels, LabelSource, NetworkLabels, OnePerImage, StoredLabels
 from aerogel.condense.lineup import (
     ALL,
     AUGMENTED,
@@ -37,6 +28,7 @@ from aerogel.condense.lineup import (
 )
 from aerogel.condense.pipeline import Pipeline
 from aerogel.condense.run_folder import TEACHER_WEIGHED
+from aerogel.condense.storing import save_hard, save_one_per_image, store_labels
 from aerogel.condense.student import (
     TrainingSet,
     build_student,

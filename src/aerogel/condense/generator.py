@@ -15,15 +15,10 @@ from torch.nn import functional
 
 from aerogel.condense.config import ProjectorConfig, ViewConfig
 from aerogel.condense.fit import EpochState, fit, fused, share_loss
-from aerogel.condense.labels import (
-    Batch,
-    StoredLabels,
-    cut_samples,
-    make_batch,
-    store_views,
-)
+from aerogel.condense.labels import Batch, StoredLabels, make_batch
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import Fidelity, compare_logits
+from aerogel.condense.storing import cut_samples, store_views
 from aerogel.condense.student import TrainingSet
 from aerogel.condense.views import Views
 from aerogel.core.crew import ALONE, Crew

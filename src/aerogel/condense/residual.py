@@ -21,12 +21,11 @@ from aerogel.condense.labels import (
     NetworkLabels,
     ResidualLabels,
     StoredLabels,
-    cut_samples,
     make_batch,
-    store_views,
 )
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import Fidelity, compare_logits
+from aerogel.condense.storing import cut_samples, store_views
 from aerogel.core.config import to_dict
 from aerogel.core.manifests import Manifest
 

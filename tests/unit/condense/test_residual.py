@@ -15,7 +15,7 @@ import torch
 from aerogel.cli.size import size_command
 from aerogel.cli.student import train
 from aerogel.condense import comparison as comparing
-from aerogel.condense import labels
+from aerogel.condense import storing
 from aerogel.condense.account import describe
 from aerogel.condense.api import Condensed, condense
 from aerogel.condense.archive import delta_bytes
@@ -245,9 +245,9 @@ def test_a_killed_store_goes_on(
     out = tmp_path / "run"
     shutil.copytree(corrected.folder, out)
     shutil.rmtree(out / "residual")
-    monkeypatch.setattr("aerogel.condense.labels.epochs_per_shard", lambda *_: 1)
+    monkeypatch.setattr("aerogel.condense.storing.epochs_per_shard", lambda *_: 1)
     asked: list[int] = []
-    make = labels.make_batch
+    make = storing.make_batch
 
     def failing(images: Any, labels: Any, shown: Any, epoch: int, *rest: Any) -> Batch:
         asked.append(epoch)
@@ -255,7 +255,7 @@ def test_a_killed_store_goes_on(
             raise KeyboardInterrupt
         return make(images, labels, shown, epoch, *rest)
 
-    monkeypatch.setattr(labels, "make_batch", failing)
+    monkeypatch.setattr(storing, "make_batch", failing)
     three = config(epochs=3)
     with pytest.raises(KeyboardInterrupt):
         store_residual(Pipeline(three, tiny.sources(), out))

@@ -28,7 +28,8 @@ from aerogel.condense.codecs.shards import (
     write_shards,
 )
 from aerogel.condense.config import ViewConfig
-from aerogel.condense.labels import Batch, StoredLabels, store_labels
+from aerogel.condense.labels import Batch, StoredLabels
+from aerogel.condense.storing import store_labels
 from aerogel.condense.views import Views
 from aerogel.errors import IntegrityError, MismatchError
 
