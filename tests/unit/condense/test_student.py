@@ -20,9 +20,9 @@ from aerogel.condense.labels import (
     NetworkLabels,
     StoredLabels,
     make_batch,
-    store_labels,
 )
 from aerogel.condense.networks import build_classifier
+from aerogel.condense.storing import store_labels
 from aerogel.condense.student import (
     TrainingSet,
     build_student,
