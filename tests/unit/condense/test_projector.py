@@ -149,8 +149,8 @@ def test_the_head_is_stored_in_the_smaller_form(tmp_path: Path) -> None:
     assert head_storage(ProjectorConfig(rank=8), 64, 9) is None
     assert head_storage(ProjectorConfig(rank=8, head_rank="full"), 512, 1000) is None
     assert head_storage(ProjectorConfig(rank=8, head_rank=4), 64, 9) == 4
-    # 338 (512 + 1000) numbers are 944 fewer than 512,000. In five bits each that is less than the scales of 338
-    # more channels take.
+    # 338 (512 + 1000) numbers are 944 fewer than 512,000. In five bits each these are less than the scales
+    # of 338 more channels.
     for codec in ADAPTER_CODECS:
         found = head_storage(ProjectorConfig(rank=338, dtype=codec), 512, 1000)
         assert found == (None if codec in ("int5", "int4") else 338)
