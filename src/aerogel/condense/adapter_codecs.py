@@ -169,10 +169,11 @@ def _code(rows: Tensor, levels: int, shares: tuple[float, ...]) -> tuple[Tensor,
 def _pack(codes: Tensor, bits: int) -> Tensor:
     """Return codes [n] of so many ``bits`` as bytes; what the last byte has left over is of a zero's code."""
     zero = 2 ** (bits - 1)
-    raised = np.append(codes.numpy().astype(np.int16) + zero, [zero] * (8 // bits + 1))
-    places = raised[:, None] >> np.arange(bits) & 1
+    filling = np.full(8 // bits + 1, zero, dtype=np.uint8)
+    raised = np.append((codes.numpy() + zero).astype(np.uint8), filling)
+    places = raised[:, None] >> np.arange(bits, dtype=np.uint8) & 1
     needed = math.ceil(len(codes) * bits / 8)
-    packed = np.packbits(places.astype(np.uint8).flatten()[: 8 * needed], bitorder="little")
+    packed = np.packbits(places.flatten()[: 8 * needed], bitorder="little")
     return torch.from_numpy(packed)
 
 
