@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -42,13 +43,14 @@ def forget_weights_(model: nn.Module, seed: int) -> None:
     """Draw the weights of the encoder anew: what is left to align is its shape alone.
 
     Linear layers, convolutions and norms start as torch starts them, absolute positions from N(0, 0.02²),
-    relative ones at zero.
+    relative ones at zero. The last norm stays: its weights are the mean and size of each channel of the
+    embedding, which no student should have to find by small steps from 0 and 1.
     """
-    encoder: nn.Module = getattr(model, "vision_encoder", model)
+    encoder: Any = getattr(model, "vision_encoder", model)
     with torch.no_grad(), seed_torch(seed):
         for module in encoder.modules():
             reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
+            if callable(reset) and module is not encoder.neck.layer_norm2:
                 reset()
         for name, parameter in encoder.named_parameters():
             if name == "pos_embed":
