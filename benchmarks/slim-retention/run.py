@@ -50,10 +50,13 @@ _ONE_STEP = {"method": "one-step"}
 _AS_TRAINED = {"photos": 0}
 # What no least squares prepared has much to learn, and nothing that large steps could spoil.
 _FAST = {"lr": 7e-4, "relative_steps": False}
+_LONG = {"epochs": 20, "views": 4, "warmup": 0.1, "ema": 0.98}
 # What differs from settings.yaml; epochs are of each aligning, of which one step has one instead of two.
 ROWS: dict[str, dict[str, Any]] = {
     "slim": {},
-    "slim_long": {"align": {"epochs": 20, "views": 4, "warmup": 0.1, "ema": 0.98}},
+    "slim_masks": {"align": {"epochs": 1}, "masks": {"epochs": 2}},
+    "slim_long": {"align": _LONG},
+    "slim_long_masks": {"align": _LONG, "masks": {"epochs": 4}},
     "slim_as_published": {
         "score": {"criterion": "disturbed-taylor-as-coded", "rescore": False},
         "surgery": {"positions": False, "temperature": False},

@@ -23,6 +23,7 @@ SETTINGS: dict[str, Any] = {
     "held_out": 1,
     "score": {"photos": 2},
     "align": {"epochs": 2, "batch_size": 2, "accumulate": 1},
+    "masks": {"epochs": 1, "points": 2, "several": 0.5},
 }
 
 
@@ -34,7 +35,7 @@ def run(out: Path) -> Any:
 
 
 def read_losses(out: Path) -> list[dict[str, float]]:
-    stages = ("bottleneck-aligning", "embedding-aligning")
+    stages = ("bottleneck-aligning", "embedding-aligning", "masks-aligning")
     return [epoch for stage in stages for epoch in read_manifest(out / stage).facts["losses"]]
 
 

@@ -68,6 +68,10 @@ class SlimSettings:
     epochs: Annotated[int | None, Parameter(group=HOW, help="Passes over the photos in each aligning.")] = (
         None
     )
+    mask_epochs: Annotated[
+        int | None,
+        Parameter(group=HOW, help="Passes that then teach encoder and mask decoder the model's masks; 0."),
+    ] = None
     seed: Annotated[int | None, Parameter(group=HOW, help="What all random choices depend on.")] = None
     sets: Annotated[
         tuple[str, ...],
@@ -112,6 +116,7 @@ def gather_slim_config(model: str | None, settings: SlimSettings) -> SlimConfig:
         "layout": settings.layout,
         "score.criterion": settings.criterion,
         "align.epochs": settings.epochs,
+        "masks.epochs": settings.mask_epochs,
         "seed": settings.seed,
         "device": settings.device,
         "dtype": settings.dtype,

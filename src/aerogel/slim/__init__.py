@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aerogel.slim.channels import Axis, Channels, Group
     from aerogel.slim.config import (
         AlignConfig,
+        MasksConfig,
         ReconstructConfig,
         RotateConfig,
         ScoreConfig,
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
         bottleneck_weight,
         embedding_loss,
         embedding_weight,
+        mask_loss,
         output_loss,
     )
     from aerogel.slim.masks import mask_channels
@@ -67,6 +69,7 @@ __all__ = [
     "Group",
     "Lesson",
     "Loss",
+    "MasksConfig",
     "MobileSamModel",
     "Pipeline",
     "Plan",
@@ -99,6 +102,7 @@ __all__ = [
     "load_plan",
     "make_plan",
     "mask_channels",
+    "mask_loss",
     "mask_tokens",
     "mask_windows",
     "measure_agreement",
@@ -122,6 +126,7 @@ _HOMES = {
     "channels": ("Axis", "Channels", "Group"),
     "config": (
         "AlignConfig",
+        "MasksConfig",
         "ReconstructConfig",
         "RotateConfig",
         "ScoreConfig",
@@ -143,6 +148,7 @@ _HOMES = {
         "bottleneck_weight",
         "embedding_loss",
         "embedding_weight",
+        "mask_loss",
         "output_loss",
     ),
     "masks": ("mask_channels",),

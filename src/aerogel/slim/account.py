@@ -31,7 +31,7 @@ from aerogel.slim.archive import KIND, write_counts
 from aerogel.slim.config import SlimConfig
 from aerogel.slim.exhibits import KIND as EXHIBITS_KIND
 from aerogel.slim.exhibits import SIDES
-from aerogel.slim.pipeline import PHASES
+from aerogel.slim.phases import MASKS_STAGE, PHASES, list_alignings
 from aerogel.slim.plan import Plan, load_plan
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, RECIPE, RESULT
 
@@ -179,6 +179,9 @@ def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
         ):
             if stage in run.timings:
                 lines.append(ReceiptLine(label, format_duration(run.timings[stage]), note))
+    if MASKS_STAGE in run.timings:
+        taken = format_duration(run.timings[MASKS_STAGE])
+        lines.append(ReceiptLine("learning masks", taken, f"{run.config.masks.epochs} epochs"))
     lines.append(ReceiptLine("in all", format_duration(sum(run.timings.values()))))
     return tuple(lines)
 
@@ -287,8 +290,8 @@ def _write_interval(found: Mapping[str, Any] | None) -> str:
 
 def _show_losses(run: Run) -> Section | None:
     blocks: list[Block] = []
-    for phase in PHASES[run.config.method]:
-        states = read_manifest(run.folder / phase.align_stage).facts["losses"]
+    for stage, lesson in list_alignings(run.config):
+        states = read_manifest(run.folder / stage).facts["losses"]
         names = sorted({name for means in states for name in means} - {"loss"})
         series = [
             Series(
@@ -298,7 +301,7 @@ def _show_losses(run: Run) -> Section | None:
             )
             for name in names
         ]
-        blocks.append(Curve(f"Aligning by the {phase.lesson}", "epoch", "loss", series, log_y=True))
+        blocks.append(Curve(f"Aligning by the {lesson}", "epoch", "loss", series, log_y=True))
     return Section("Losses", "Means over each epoch, before their weights.", blocks)
 
 

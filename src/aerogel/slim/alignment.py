@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from aerogel.core.canonical import canonical_json, canonical_sha256
 from aerogel.core.config import to_dict, validate
 from aerogel.core.crew import Crew
-from aerogel.core.devices import choose_dtype, is_cuda
+from aerogel.core.devices import choose_dtype
 from aerogel.core.randomness import derive_seed, permutation
 from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.errors import DataError, DivergedError, MismatchError, compose
@@ -39,10 +39,12 @@ from aerogel.slim.families.family import find_family
 from aerogel.slim.families.fused import fusing
 from aerogel.slim.lesson import Lesson, Shown, Tutor
 from aerogel.slim.loading import PhotoList, count_repeated, load_views
+from aerogel.slim.optimiser import learning_rate, make_optimiser
 from aerogel.slim.segmenter import evaluating
 from aerogel.zoo.launch import join_crew
 
 _SAVE_EVERY_S = 60.0
+_DECODER = "mask_decoder."
 
 
 @dataclass(frozen=True)
@@ -64,16 +66,6 @@ class AlignState:
     epoch_means: Mapping[str, float] | None = None
 
 
-def learning_rate(step: int, steps: int, config: AlignConfig) -> float:
-    """Return the rate at ``step`` of ``steps``: linear warm-up, then constant or down to zero."""
-    warm = round(config.warmup * steps)
-    if step < warm:
-        return config.lr * (step + 1) / warm
-    done = (step - warm) / max(1, steps - warm)
-    falls = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
-    return config.lr * falls[config.schedule]
-
-
 def batch_photos(seed: int, epoch: int, photos: int, batch_size: int) -> list[NDArray[np.int64]]:
     """Return the photo numbers of each batch of an epoch: a permutation in pieces, the last one shorter."""
     order = permutation(derive_seed(seed, "align"), "order", epoch, photos)
@@ -87,8 +79,7 @@ def estimate_bytes(student: nn.Module, lesson: Lesson, photos: int, config: Alig
         DataError: no family knows a model.
     """
     cache = _plan_cache(Path(), lesson, "", photos, config)
-    encoder = find_family(student).locate(student).encoder
-    return cache.need_bytes + 2 * measure_checkpoint(dict(encoder.named_parameters()), ema=config.ema > 0)
+    return cache.need_bytes + 2 * measure_checkpoint(_find_trained(student, lesson), ema=config.ema > 0)
 
 
 def align(
@@ -105,11 +96,12 @@ def align(
 ) -> Generator[AlignState, None, None]:
     """Train the image encoder of ``student`` in place; yield after every optimiser step.
 
-    Prompt encoder and decoder are left as they are. Models are moved to ``device``; teachers stay as they
-    are. The state is written to ``work/checkpoint`` every minute, or every ``save_steps`` steps, and at the
-    end. A later call with the same arguments, the student as it was at first, goes on from there with the
-    losses and weights that it would have had; steps that were saved are not yielded again. The teacher's
-    embeddings go to ``cache``, by default a folder of the checkpoint; runs may share it.
+    Its prompt encoder is left as it is, and so is its mask decoder, unless the lesson is of masks. Models
+    are moved to ``device``; teachers stay as they are. The state is written to ``work/checkpoint`` every
+    minute, or every ``save_steps`` steps, and at the end. A later call with the same arguments, the student
+    as it was at first, goes on from there with the losses and weights that it would have had; steps that
+    were saved are not yielded again. The teacher's embeddings go to ``cache``, by default a folder of the
+    checkpoint; runs may share it.
 
     Every process that accelerate started calls this alike. Batches are the same whatever their number, and
     each process computes its share of one. After the last step the student has its final weights, or their
@@ -131,7 +123,7 @@ def align(
         for model in models:
             stack.enter_context(evaluating(model))
             stack.enter_context(fusing(model))
-        stack.enter_context(_training_only(student, sites.encoder))
+        stack.enter_context(_training_only(student, run.trained.values()))
         stack.enter_context(sites.recomputing(checked.checkpoint_blocks))
         run.resume_()
         run.views = stack.enter_context(closing(run.load()))
@@ -159,7 +151,7 @@ class _Run:
     crew: Crew
     folder: Path
     identity: dict[str, Any]
-    encoder: nn.Module
+    trained: dict[str, nn.Parameter]
     optimiser: torch.optim.Optimizer
     ledger: Ledger = field(default_factory=Ledger)
     views: Iterator[Shown] = field(default_factory=lambda: iter(()))
@@ -176,10 +168,6 @@ class _Run:
     @property
     def steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
-
-    @property
-    def trained(self) -> dict[str, nn.Parameter]:
-        return dict(self.encoder.named_parameters())
 
     def advance_(self) -> AlignState:
         """Take the next step."""
@@ -306,6 +294,8 @@ def _prepare(
         **{name: None if model is None else digest_model(model) for name, model in teachers.items()},
         "photos": canonical_sha256(list(photos.ids)),
     }
+    if lesson.masks is not None:
+        identity["masks"] = to_dict(lesson.masks)
     for model in (student, *teachers.values()):
         if model is not None:
             model.to(device)
@@ -313,25 +303,20 @@ def _prepare(
     folder = work / CHECKPOINT_NAME
     precision = f"{identity['teacher']} {'bfloat16' if half else 'as it is'}"
     planned = _plan_cache(cache or folder / "teacher", lesson, precision, len(photos), config)
-    encoder = find_family(student).locate(student).encoder
-    optimiser = _make_optimiser(encoder, config, device)
+    trained = _find_trained(student, lesson)
+    shares = {} if lesson.masks is None else {_DECODER: lesson.masks.decoder_lr / config.lr}
+    optimiser = make_optimiser(trained, config, device, shares)
     tutor = Tutor(student, lesson, config, planned, device, half)
-    return _Run(tutor, photos, canvas, seed, crew, folder, identity, encoder, optimiser)
+    return _Run(tutor, photos, canvas, seed, crew, folder, identity, trained, optimiser)
 
 
-def _make_optimiser(encoder: nn.Module, config: AlignConfig, device: str) -> torch.optim.Optimizer:
-    kind = torch.optim.Adam if config.optimiser == "adam" else torch.optim.AdamW
-    groups = [
-        {"params": [each], "scale": _measure_size(each) if config.relative_steps else 1.0}
-        for each in encoder.parameters()
-    ]
-    # One kernel for each parameter instead of a dozen, which a GPU would mostly wait for.
-    return kind(groups, lr=config.lr, weight_decay=config.weight_decay, fused=is_cuda(device) or None)
-
-
-def _measure_size(weights: Tensor) -> float:
-    """Return the root mean square of weights; tensors of zeros count as if they had a little."""
-    return max(float(weights.detach().square().mean().sqrt()), 1e-3)
+def _find_trained(student: nn.Module, lesson: Lesson) -> dict[str, nn.Parameter]:
+    """Return what learns, by name: the encoder and, from masks, the decoder."""
+    trained = dict(find_family(student).locate(student).encoder.named_parameters())
+    if lesson.masks is not None and lesson.masks.decoder_lr:
+        decoder = student.get_submodule(_DECODER.removesuffix("."))
+        trained |= {f"{_DECODER}{name}": each for name, each in decoder.named_parameters()}
+    return trained
 
 
 def _plan_cache(folder: Path, lesson: Lesson, teacher: str, photos: int, config: AlignConfig) -> TeacherCache:
@@ -344,6 +329,10 @@ def _require_fit(student: nn.Module, lesson: Lesson) -> Canvas:
     family = find_family(student)
     canvas = Canvas.of(student)
     shapes = family.locate(student).shape_outputs()
+    for each in (student, lesson.teacher) if lesson.phase == "masks" else ():
+        if not hasattr(each, "mask_decoder"):
+            remedy = "pass the whole model, or learn from the embedding alone"
+            raise MismatchError(compose("a model with a mask decoder", type(each).__name__, remedy))
     for model in (lesson.teacher, lesson.before):
         if model is None:
             continue
@@ -362,9 +351,9 @@ def _require_fit(student: nn.Module, lesson: Lesson) -> Canvas:
 
 
 @contextmanager
-def _training_only(student: nn.Module, encoder: nn.Module) -> Iterator[None]:
-    """Let gradients reach the encoder alone, and give each parameter its own mode back at the end."""
-    trained = set(encoder.parameters())
+def _training_only(student: nn.Module, parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let gradients reach these parameters alone, and give each its own mode back at the end."""
+    trained = set(parameters)
     before = [(parameter, parameter.requires_grad) for parameter in student.parameters()]
     try:
         for parameter, _ in before:

@@ -34,7 +34,7 @@ base_model: {base}
 # {name}, slimmed
 
 {base} with fewer channels in its image encoder, cut and aligned without labels by Aerogel ({how}).
-Prompt encoder and mask decoder are those of {base}, and so is its licence.
+{decoder}
 
 {table}
 
@@ -47,6 +47,8 @@ from {loader}
 model = {call}("path/to/this/folder")
 ```
 """
+_KEPT = "Prompt encoder and mask decoder are those of {base}, and so is its licence."
+_TAUGHT = "The prompt encoder is that of {base}, and so is the licence; its masks taught the mask decoder."
 
 
 def write_model(
@@ -156,9 +158,11 @@ def _write_card(config: SlimConfig, facts: Mapping[str, Any], kind: str) -> str:
     loader = f"transformers import {kind}" if stock else "aerogel.slim import open_model"
     call = f"{kind}.from_pretrained" if stock else "open_model"
     name = Path(config.model).name or "model"
+    decoder = _TAUGHT if config.masks.epochs and config.masks.decoder_lr else _KEPT
     return _CARD.format(
         base=config.model,
         name=name,
+        decoder=decoder.format(base=config.model),
         turned=", of the basis that the model was rotated into" if config.rotate.photos else "",
         how=f"{config.method}, ratio {config.ratio}, {config.score.criterion}",
         table=table,

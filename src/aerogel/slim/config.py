@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from aerogel.core.config import config
@@ -181,6 +181,46 @@ class AlignConfig:
         return mistakes
 
 
+@config("slim.masks", version=1)
+@dataclass(frozen=True)
+class MasksConfig:
+    """Set how the aligned student learns its teacher's masks, encoder and mask decoder together.
+
+    The published method ends before that and leaves the decoder as it is, and so do 0 ``epochs``. What is
+    shown, and all that is not named here, is as in `AlignConfig`. About each view ``points`` are asked, drawn
+    anew each time, and the boxes of the teacher's masks for them; about a share ``several`` of the views all
+    guesses at each point instead. ``lr`` is the encoder's rate and ``decoder_lr`` the decoder's, 0 to leave
+    it alone; ``output_weight`` what the embedding's error weighs beside the masks'. That a student should
+    learn from prompts too is EdgeSAM's finding (arXiv 2312.06660, section 3.2).
+    """
+
+    epochs: int = 0
+    lr: float = 1e-4
+    decoder_lr: float = 1e-3
+    points: int = 4
+    several: float = 0.25
+    output_weight: float = 0.5
+    warmup: float = 0.1
+    clip: float = 1.0
+
+    def check(self) -> list[str]:
+        """Return what is wrong with the values, a sentence each."""
+        mistakes = [
+            f"{name}: expected 0 or more; got {getattr(self, name)}"
+            for name in ("epochs", "decoder_lr", "output_weight", "clip")
+            if not getattr(self, name) >= 0
+        ]
+        if not self.lr > 0:
+            mistakes.append(f"lr: expected a number above 0; got {self.lr}")
+        if self.points < 1:
+            mistakes.append(f"points: expected 1 or more; got {self.points}")
+        if not 0.0 <= self.several <= 1.0:
+            mistakes.append(f"several: expected a share from 0 to 1; got {self.several}")
+        if not 0.0 <= self.warmup < 1.0:
+            mistakes.append(f"warmup: expected a number from 0 to below 1; got {self.warmup}")
+        return mistakes
+
+
 @config("slim", version=1)
 @dataclass(frozen=True)
 class SlimConfig:
@@ -210,9 +250,16 @@ class SlimConfig:
     surgery: SurgeryConfig = field(default_factory=SurgeryConfig)
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     align: AlignConfig = field(default_factory=AlignConfig)
+    masks: MasksConfig = field(default_factory=MasksConfig)
     seed: int = 0
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+
+    @property
+    def align_masks(self) -> AlignConfig:
+        """Return the settings of aligning as learning masks takes them."""
+        masks = self.masks
+        return replace(self.align, epochs=masks.epochs, lr=masks.lr, warmup=masks.warmup, clip=masks.clip)
 
     @property
     def matches_mlps(self) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from aerogel.errors import MismatchError, compose
 from aerogel.slim.cache import TeacherCache
-from aerogel.slim.config import AlignConfig
+from aerogel.slim.config import AlignConfig, MasksConfig
 from aerogel.slim.families.family import find_family
 from aerogel.slim.features import Features, mask_tokens, observe
 from aerogel.slim.losses import (
@@ -24,10 +24,12 @@ from aerogel.slim.losses import (
     bottleneck_weight,
     embedding_loss,
     embedding_weight,
+    mask_loss,
     output_loss,
 )
+from aerogel.slim.prompted import Sides, draw_prompts, mask_inside
 
-Phase = Literal["bottleneck", "embedding", "output"]
+Phase = Literal["bottleneck", "embedding", "output", "masks"]
 
 
 @dataclass(frozen=True)
@@ -36,27 +38,33 @@ class Lesson:
 
     "bottleneck": with the ``teacher``'s bottlenecks and output, after the embedding was pruned. "embedding":
     with the residual stream and output of the model ``before`` its bottlenecks were pruned, and ever more
-    with the first ``teacher``'s output. "output": with the ``teacher``'s output alone.
+    with the first ``teacher``'s output. "output": with the ``teacher``'s output alone. "masks": with its
+    answers to prompts, which ``masks`` sets, and its output.
     """
 
     phase: Phase
     teacher: nn.Module
     before: nn.Module | None = None
+    masks: MasksConfig | None = None
 
     def __post_init__(self) -> None:
         """Check that the phase has the models that it needs.
 
         Raises:
-            MismatchError: ``before`` is missing, or of no use.
+            MismatchError: ``before`` or ``masks`` is missing, or of no use.
         """
         if (self.before is not None) != (self.phase == "embedding"):
             remedy = 'pass it for the phase "embedding" and for no other'
             got = f"{'none' if self.before is None else 'one'} in the phase {self.phase!r}"
             raise MismatchError(compose("a model from before for embedding aligning", got, remedy))
+        if (self.masks is not None) != (self.phase == "masks"):
+            remedy = 'pass them for the phase "masks" and for no other'
+            got = f"{'none' if self.masks is None else 'some'} in the phase {self.phase!r}"
+            raise MismatchError(compose("settings of masks for learning masks", got, remedy))
 
     def weigh(self, epoch: int, config: AlignConfig) -> float:
         """Return the weight of the features in an epoch, counted from 0."""
-        if self.phase == "output":
+        if self.phase in ("output", "masks"):
             return 0.0
         falls = {"paper": self.phase == "embedding", "dynamic": True, "constant": False}[config.weighting]
         if falls:
@@ -68,7 +76,8 @@ class Lesson:
 class Shown:
     """Hold a view of a photo: pixels [1, 3, S, S], and (height, width) on the canvas.
 
-    ``image`` is what was placed there; ``number`` counts what is shown again, None for what is not.
+    ``image`` is what was placed there; ``number`` counts what is shown again, None for what is not. ``seed``
+    is that of what is asked about it.
     """
 
     number: int | None
@@ -76,6 +85,7 @@ class Shown:
     image: NDArray[np.uint8]
     pixels: Tensor
     scaled: tuple[int, int]
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,8 +114,9 @@ class Tutor:
         bottlenecks = weight > 0 and self.lesson.phase == "bottleneck"
         residuals = weight > 0 and self.lesson.phase == "embedding"
         with self._autocast():
-            if bottlenecks:
-                teacher = self._watch(self.lesson.teacher, pixels, bottlenecks=True)
+            # What decoders read beside the embedding is not stored.
+            if bottlenecks or (self.lesson.phase == "masks" and self._reads_details):
+                teacher = self._watch(self.lesson.teacher, pixels, bottlenecks=bottlenecks)
             else:
                 teacher = self._recall(batch, pixels)
             before = None
@@ -118,7 +129,23 @@ class Tutor:
                 return bottleneck_loss(student, teacher, weight, repaired=repaired, relative=relative)
             if self.lesson.phase == "embedding":
                 return embedding_loss(student, before, teacher, weight, relative=relative)
-            return output_loss(student, teacher, relative=relative)
+            output = output_loss(student, teacher, relative=relative)
+            return output if self.lesson.masks is None else self._ask(batch, student, teacher, output)
+
+    def _ask(self, batch: Sequence[Shown], ours: Features, theirs: Features, output: Loss) -> Loss:
+        """Return the loss of the student's answers to prompts, and of its ``output``."""
+        config = self.lesson.masks or MasksConfig()
+        asked = draw_prompts([each.seed for each in batch], [each.scaled for each in batch], config)
+        canvas = batch[0].pixels.shape[-1]
+        # Decoders make four by four pixels of a token.
+        inside = mask_inside([each.scaled for each in batch], 4 * ours.embedding.shape[-1], canvas)
+        sides = Sides(self.student, ours, self.lesson.teacher, theirs)
+        errors = sides.compare(asked, inside.to(self.device), canvas)
+        return mask_loss(errors, output, config.output_weight)
+
+    @property
+    def _reads_details(self) -> bool:
+        return find_family(self.student).locate(self.student).decoder is not None
 
     def _mask(self, batch: Sequence[Shown]) -> Tensor | None:
         if self.config.mask_padding == "none":

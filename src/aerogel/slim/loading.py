@@ -37,7 +37,7 @@ def load_views(
 ) -> Generator[Shown, None, None]:
     """Yield the views of photos, pixels on the CPU, for each (epoch, number of a photo) of ``order``.
 
-    A view is a function of the seed, epoch and number alone.
+    A view, and the seed of what is asked about it, are functions of the seed, epoch and number alone.
     """
     return read_ahead(partial(_load, photos, canvas, config, seed), order)
 
@@ -62,4 +62,5 @@ def _load(photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, pla
         number = turn * len(photos) + index
     elif view.whole:
         number = index
-    return Shown(number, photo.identifier, view.image, pixels, placement.scaled)
+    asks = derive_seed(seed, "prompts", epoch, index)
+    return Shown(number, photo.identifier, view.image, pixels, placement.scaled, asks)

@@ -149,6 +149,16 @@ def embedding_loss(
     return Loss(weight * _add(terms) + (1.0 - weight) * _add(output), _read({**terms, **output}))
 
 
+def mask_loss(errors: Mapping[str, Tensor], output: Loss, weight: float) -> Loss:
+    """Return the loss of learning masks: the ``errors`` of masks and scores, and ``weight`` times ``output``.
+
+    Output is what :func:`output_loss` gave, so that the embedding stays one that any decoder of the teacher's
+    could read.
+    """
+    found = {name: float(error.detach()) for name, error in errors.items()}
+    return Loss(_add(errors) + weight * output.total, {**found, **output.terms})
+
+
 def _output_terms(student: Features, teacher: Features, relative: bool) -> dict[str, Tensor]:
     images, real = student.embedding.shape[0], student.real
     pair = _channels_last(student.embedding, teacher.embedding, real)

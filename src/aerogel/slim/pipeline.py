@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -21,18 +21,19 @@ from aerogel.core.progress import announce, track
 from aerogel.core.randomness import derive_seed
 from aerogel.core.stages import CHECKPOINT_NAME
 from aerogel.core.staging import Staging
+from aerogel.errors import MismatchError, compose
 from aerogel.slim.alignment import align
 from aerogel.slim.archive import KIND, write_model
 from aerogel.slim.channels import Group, Kind
 from aerogel.slim.checkpoint import read_epochs
-from aerogel.slim.config import SlimConfig
+from aerogel.slim.config import AlignConfig, SlimConfig
 from aerogel.slim.exhibits import KIND as EXHIBITS_KIND
 from aerogel.slim.exhibits import write_exhibits
 from aerogel.slim.families import describe, find_family
 from aerogel.slim.faults import change_temperature_, forget_positions_, forget_weights_
 from aerogel.slim.importance import score_channels
 from aerogel.slim.lesson import Lesson
-from aerogel.slim.lesson import Phase as Lessons
+from aerogel.slim.phases import MASKS_STAGE, PHASES, list_alignings
 from aerogel.slim.plan import Plan, identity_plan, load_plan
 from aerogel.slim.planning import make_plan
 from aerogel.slim.reconstruction import measure_photo, reconstruct_
@@ -43,46 +44,6 @@ from aerogel.slim.subset import score_mlps
 from aerogel.slim.surgery import apply_plan
 from aerogel.slim.widths import Widths, derive_widths
 from aerogel.zoo.launch import join_crew
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Name what is cut, in rounds that are scored one after the other, and what is aligned after that."""
-
-    cuts: str
-    rounds: tuple[tuple[Kind, ...], ...]
-    lesson: Lessons
-
-    @property
-    def rotate_stage(self) -> str:
-        """Return the name of the folder of what was rotated."""
-        return f"{self.cuts}-rotation"
-
-    @property
-    def plan_stage(self) -> str:
-        """Return the name of the folder of the plan."""
-        return f"{self.cuts}-plan"
-
-    @property
-    def fit_stage(self) -> str:
-        """Return the name of the folder of what was fitted."""
-        return f"{self.cuts}-reconstruction"
-
-    @property
-    def align_stage(self) -> str:
-        """Return the name of the folder of what was aligned."""
-        return f"{self.lesson}-aligning"
-
-
-# Section 3.2 of arXiv 2312.05284: what one phase cuts, the other aligns by.
-PHASES: dict[str, tuple[Phase, ...]] = {
-    "alternate": (
-        Phase("embedding", (("embedding",),), "bottleneck"),
-        Phase("bottleneck", (("heads", "head_dims"), ("mlp",)), "embedding"),
-    ),
-    "one-step": (Phase("whole", (("embedding", "heads", "head_dims", "mlp"),), "output"),),
-}
-
 
 # What the tokens of photos may take in memory while layers are fitted.
 _FIT_BYTES = 2 * 2**30
@@ -108,7 +69,7 @@ class Pipeline:
 
         Raises:
             ConfigError: a ratio leaves no channel, or a head count does not fit.
-            MismatchError: the model cannot take the layout.
+            MismatchError: the model cannot take the layout, or has no decoder of masks to learn.
             FolderConflictError: ``out`` holds what another method made, and ``overwrite`` is off.
         """
         self.config, self.sources, self.out = config, sources, out
@@ -124,7 +85,11 @@ class Pipeline:
             phases = tuple(replace(each, rounds=(sum(each.rounds, ()),)) for each in phases)
         self.phases = phases
         if not overwrite:
-            require_method(out, [phase.align_stage for phase in phases], config.method)
+            method = f"{config.method}, which learned masks" if config.masks.epochs else config.method
+            require_method(out, [stage for stage, _ in list_alignings(config)], method)
+        if config.masks.epochs and not hasattr(sources.teacher, "mask_decoder"):
+            got, remedy = type(sources.teacher).__name__, "pass the whole model, or set masks.epochs to 0"
+            raise MismatchError(compose("a model with a mask decoder, to learn masks", got, remedy))
         crew = join_crew(self.device)
         self._staging = Staging(out, config.seed, overwrite, command, crew)
         self._models: dict[int, Any] = {}
@@ -145,8 +110,13 @@ class Pipeline:
         return self.sources.place_teacher(self.device)
 
     def slim(self, phases: int | None = None) -> Any:
-        """Return the model after the first ``phases``, by default after all; the teacher is after none."""
-        count = len(self.phases) if phases is None else phases
+        """Return the model after the first ``phases``, by default the finished one, which learned masks too.
+
+        The teacher is after none.
+        """
+        if phases is None:
+            return self._finished
+        count = phases
         if count == 0:
             return self.teacher
         if count not in self._models:
@@ -171,7 +141,7 @@ class Pipeline:
         settings = {"dtype": self.config.dtype, "layout": self.config.layout}
         inputs = {
             **self.sources.digests,
-            **{phase.align_stage: self._staging.done[phase.align_stage].digest for phase in self.phases},
+            **{stage: self._staging.done[stage].digest for stage, _ in list_alignings(self.config)},
         }
 
         def build(work: Path) -> Mapping[str, Any]:
@@ -277,18 +247,7 @@ class Pipeline:
             if config.start == "random":
                 forget_weights_(student, derive_seed(config.seed, "start"))
             lesson = Lesson(phase.lesson, self.teacher, before if phase.lesson == "embedding" else None)
-            seed = derive_seed(config.seed, "align", phase.lesson)
-            run = align(
-                student, lesson, self.sources.photos, config.align, seed=seed, device=self.device, work=work
-            )
-            steps = config.align.epochs * -(-len(self.sources.photos) // config.align.batch_size)
-            # Closed at once, also after an error: until then the loop has its hooks and modes on the models.
-            with closing(run):
-                for _ in track(run, total=steps, label=f"aligning by the {phase.lesson}", unit="step"):
-                    pass
-            if self.leads:
-                self._write_weights(student, work)
-            return {"losses": read_epochs(work / CHECKPOINT_NAME)}
+            return self._teach(student, lesson, config.align, work)
 
         settings = {
             "align": to_dict(config.align),
@@ -302,6 +261,39 @@ class Pipeline:
         self._staging.run(phase.align_stage, "slim-weights", settings, inputs, build, together=True)
         student.load_state_dict(load_file(self.out / phase.align_stage / WEIGHTS), strict=False)
         return student.eval()
+
+    @cached_property
+    def _finished(self) -> Any:
+        """Return the model after all phases, taught the teacher's masks if that is on."""
+        config, aligned = self.config, self.slim(len(self.phases))
+        if not config.masks.epochs:
+            return aligned
+        student = copy.deepcopy(aligned)
+
+        def build(work: Path) -> Mapping[str, Any]:
+            return self._teach(
+                student, Lesson("masks", self.teacher, masks=config.masks), config.align_masks, work
+            )
+
+        settings = {"align": to_dict(config.align_masks), "masks": to_dict(config.masks)}
+        self._staging.run(
+            MASKS_STAGE, "slim-weights", settings, self._inputs(len(self.phases)), build, together=True
+        )
+        student.load_state_dict(load_file(self.out / MASKS_STAGE / WEIGHTS), strict=False)
+        return student.eval()
+
+    def _teach(self, student: Any, lesson: Lesson, config: AlignConfig, work: Path) -> dict[str, Any]:
+        """Align a student, and write its weights into ``work``; return the losses for the manifest."""
+        photos, seed = self.sources.photos, derive_seed(self.config.seed, "align", lesson.phase)
+        run = align(student, lesson, photos, config, seed=seed, device=self.device, work=work)
+        steps = config.epochs * -(-len(photos) // config.batch_size)
+        # Closed at once, also after an error: until then the loop has its hooks and modes on the models.
+        with closing(run):
+            for _ in track(run, total=steps, label=f"aligning by the {lesson.phase}", unit="step"):
+                pass
+        if self.leads:
+            self._write_weights(student, work, decoder=lesson.phase == "masks")
+        return {"losses": read_epochs(work / CHECKPOINT_NAME)}
 
     def _fit(self, number: int, plan: Plan) -> Any:
         """Cut the model that a phase begins with; fit what is left to what was there, if that is on."""
@@ -329,14 +321,16 @@ class Pipeline:
         student.load_state_dict(load_file(self.out / phase.fit_stage / WEIGHTS), strict=False)
         return student
 
-    def _write_weights(self, model: Any, work: Path) -> None:
-        """Write the encoder, and what reads its residual stream from outside."""
+    def _write_weights(self, model: Any, work: Path, *, decoder: bool = False) -> None:
+        """Write the encoder and what reads its residual stream from outside, or all of the mask decoder."""
         channels = self.sources.channels
         touched = {axis.parameter for group in channels.groups for axis in group.axes}
         tensors = {
             name: value.detach().cpu().contiguous()
             for name, value in model.state_dict().items()
-            if name.startswith(channels.encoder) or name in touched
+            if name.startswith(channels.encoder)
+            or name in touched
+            or (decoder and name.startswith("mask_decoder."))
         }
         write_bytes_atomic(work / WEIGHTS, save(tensors))
 

@@ -19,6 +19,7 @@ PLAN = "plan.json"
 SCORES = "scores.safetensors"
 WEIGHTS = "encoder.safetensors"
 
+_ALIGNING = "-aligning"
 _LOOSE = (RECIPE, RESULT, TIMINGS, REPORT)
 _FIRST = ("embedding-rotation", "embedding-plan", "whole-rotation", "whole-plan")
 
@@ -44,9 +45,9 @@ def require_run_folder(folder: Path) -> None:
 
 
 def require_method(folder: Path, stages: Sequence[str], method: str) -> None:
-    """Check that a finished model in ``folder`` comes from these stages of aligning.
+    """Check that a finished model in ``folder`` comes from these stages of aligning, and from no others.
 
-    The stages of another method have other names, so they would not be in the way before all work was done.
+    Stages that it did not come from would not be in the way before all work was done.
 
     Raises:
         FolderConflictError: it comes from others.
@@ -55,7 +56,7 @@ def require_method(folder: Path, stages: Sequence[str], method: str) -> None:
     if not (folder / MODEL / MANIFEST_NAME).is_file():
         return
     inputs = read_manifest(folder / MODEL).facts.get("inputs", {})
-    if not set(stages) <= set(inputs):
+    if set(stages) != {name for name in inputs if name.endswith(_ALIGNING)}:
         raise FolderConflictError(
             compose(
                 f"a folder made by the method {method} at {folder}",

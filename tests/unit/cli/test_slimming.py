@@ -19,6 +19,7 @@ def test_flags_are_ahead_of_set_and_set_of_the_recipe(tmp_path: Path) -> None:
         recipe=str(recipe),
         images="photos",
         epochs=3,
+        mask_epochs=4,
         held_out=4,
         criterion="magnitude",
         sets=("align.epochs=5", "align.lr=0.125", "ratio=0.75", "score.draws=2"),
@@ -26,6 +27,7 @@ def test_flags_are_ahead_of_set_and_set_of_the_recipe(tmp_path: Path) -> None:
     found = gather_slim_config(None, settings)
     assert found.model == "a/b" and found.images == "photos"
     assert (found.ratio, found.align.epochs, found.align.lr) == (0.75, 3, 0.125)
+    assert found.masks.epochs == 4
     assert (found.score.criterion, found.score.draws, found.held_out) == ("magnitude", 2, 4)
     assert gather_slim_config("c/d", settings).model == "c/d"
 

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 
 from aerogel.slim.alignment import AlignState, align
-from aerogel.slim.config import AlignConfig
+from aerogel.slim.config import AlignConfig, MasksConfig
 from aerogel.slim.lesson import Lesson, Phase
 from aerogel.slim.surgery import apply_plan
 from aerogel.zoo.photos import Photo
 from tests.unit.slim.tiny import build, draw_plan
 
-PHASES: tuple[Phase, ...] = ("bottleneck", "embedding", "output")
+PHASES: tuple[Phase, ...] = ("bottleneck", "embedding", "output", "masks")
 CONFIG = AlignConfig(epochs=3, batch_size=2, accumulate=1, lr=1e-3, weight_epochs=2, warmup=0.0)
+MASKS = MasksConfig(epochs=3, lr=1e-3, decoder_lr=2e-3, points=2, several=0.5)
 
 
 @dataclass
@@ -49,6 +50,8 @@ def make(
     """Return a pruned student, and its lesson."""
     teacher = build(family, dtype=dtype)
     before = apply_plan(teacher, draw_plan(teacher, {"embedding": 16}))
+    if phase == "masks":
+        return before, Lesson(phase, teacher, masks=MASKS)
     if phase != "embedding":
         return before, Lesson(phase, teacher)
     kept = widths or {"head_dims": 3, "mlp": 20}

@@ -115,6 +115,19 @@ def test_losses_have_a_value_for_each_epoch(finished: Slimmed) -> None:
     assert {len(series.x) for series in curves[0].series} == {1, 2}
 
 
+def test_learning_masks_is_on_the_receipt_and_among_the_losses(
+    finished: Slimmed, photos: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(finished.folder, out, ignore=shutil.ignore_patterns("model", "exhibits", "re*"))
+    runs.run(photos, out, masks={"epochs": 3, "points": 2})
+    assert line(describe_receipt(open_run(out)), "learning masks").note == "3 epochs"
+    section = next(each for each in describe_run(out).sections if each.title == "Losses")
+    last = [block for block in section.blocks if isinstance(block, Curve)][-1]
+    assert last.title == "Aligning by the masks"
+    assert {series.name: len(series.x) for series in last.series} == {"masks": 3, "output": 3, "scores": 3}
+
+
 def test_widths_that_differ_are_written_as_a_range(photos: Path, tmp_path: Path) -> None:
     import torch
 

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from aerogel.errors import DataError, DivergedError, MismatchError
-from aerogel.slim.alignment import align, batch_photos, estimate_bytes, learning_rate
+from aerogel.slim.alignment import align, batch_photos, estimate_bytes
 from aerogel.slim.checkpoint import read_epochs
 from aerogel.slim.features import observe
 from aerogel.slim.lesson import Lesson, Phase
 from aerogel.slim.surgery import apply_plan
 from aerogel.zoo.decode import PictureError
 from aerogel.zoo.photos import Photo
-from tests.unit.slim.lessons import CONFIG, PHASES, Pictures, losses, make, run, weights
+from tests.unit.slim.lessons import CONFIG, MASKS, PHASES, Pictures, losses, make, run, weights
 from tests.unit.slim.tiny import build, draw_plan, segment
 
 STEPS = 9  # three epochs of three batches
@@ -41,7 +41,7 @@ def whole_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Phase], Any
     return give
 
 
-@pytest.mark.parametrize("phase", PHASES)
+@pytest.mark.parametrize("phase", ["bottleneck", "embedding", "output"])
 def test_two_photos_are_learnt_by_heart(phase: Phase, tmp_path: Path) -> None:
     made = make(phase, dtype=torch.float32)
     # With random weights the model before is so far from the teacher that their outputs pull apart; relative
@@ -72,6 +72,7 @@ def test_a_step_descends_the_loss_of_the_phase(phase: Phase, family: str, tmp_pa
         "bottleneck": {"window_qkv", "global_qkv", "hidden", "output"},
         "embedding": {"residuals", "before_output", "output"},
         "output": {"output"},
+        "masks": {"output", "masks", "scores"},
     }[phase]
     details = {"details", *({"before_details"} if phase == "embedding" else ())}
     assert set(first.terms) == (terms | details if family == "sam_hq" else terms)
@@ -99,6 +100,7 @@ def test_the_weights_of_the_features_follow_the_epochs(tmp_path: Path) -> None:
         (4, 1, "embedding"),
         (7, 6, "embedding"),
         (8, 3, "output"),
+        (5, 2, "masks"),
     ],
 )
 def test_a_run_resumes_to_the_last_bit(
@@ -170,6 +172,11 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         run(make("output"), tmp_path, photos=Pictures(6))
     with pytest.raises(MismatchError, match="student"):
         run(make("embedding"), tmp_path)
+    made = make("masks")
+    run(made, tmp_path / "masks", stop=2, save_steps=1)
+    other = replace(made[1], masks=replace(MASKS, points=3))
+    with pytest.raises(MismatchError, match=r"masks\.points"):
+        run((make("masks")[0], other), tmp_path / "masks")
 
 
 @pytest.mark.parametrize("family", ["sam", "sam_hq"])
@@ -191,7 +198,7 @@ def test_only_the_encoder_changes(family: str, tmp_path: Path) -> None:
         assert all(torch.equal(value, earlier[name]) for name, value in weights(model).items())
 
 
-@pytest.mark.parametrize("phase", PHASES[:2])
+@pytest.mark.parametrize("phase", ["bottleneck", "embedding", "masks"])
 def test_recomputed_blocks_learn_the_same(phase: Phase, tmp_path: Path) -> None:
     made = [make(phase) for _ in range(2)]
     found = [
@@ -202,15 +209,42 @@ def test_recomputed_blocks_learn_the_same(phase: Phase, tmp_path: Path) -> None:
         assert found[1][step][0] == pytest.approx(found[0][step][0], rel=1e-9)
 
 
-def test_parts_of_a_batch_learn_what_the_batch_does(tmp_path: Path) -> None:
+@pytest.mark.parametrize("phase", ["bottleneck", "masks"])
+def test_parts_of_a_batch_learn_what_the_batch_does(phase: Phase, tmp_path: Path) -> None:
     config = replace(CONFIG, batch_size=3)
-    made = [make("bottleneck") for _ in range(2)]
+    made = [make(phase) for _ in range(2)]
     found = [
         losses(run(each, tmp_path / str(parts), replace(config, accumulate=parts)))
         for each, parts in zip(made, (1, 2), strict=True)
     ]
     for step in found[0]:
         assert found[1][step][0] == pytest.approx(found[0][step][0], rel=1e-9)
+
+
+def test_the_teachers_masks_are_learnt(tmp_path: Path) -> None:
+    made = make("masks", dtype=torch.float32)
+    lesson = replace(made[1], masks=replace(MASKS, decoder_lr=1.7e-2))
+    config = replace(CONFIG, epochs=90, lr=1.7e-2, checkpoint_blocks=False)
+    states = run((made[0], lesson), tmp_path, config, photos=Pictures(2), save_steps=1000)
+    for name in ("masks", "scores"):
+        values = [state.terms[name] for state in states]
+        assert sum(values[-9:]) < sum(values[:9]) / 50, name
+
+
+@pytest.mark.parametrize("family", ["sam", "sam_hq"])
+@pytest.mark.parametrize("rate", [0.0, 2e-3])
+def test_masks_teach_the_decoder_at_its_own_rate(family: str, rate: float, tmp_path: Path) -> None:
+    student, lesson = make("masks", family)
+    before = [weights(each) for each in (student, lesson.teacher)]
+    given = (student, replace(lesson, masks=replace(MASKS, decoder_lr=rate)))
+    run(given, tmp_path, replace(CONFIG, schedule="constant", relative_steps=False), stop=1)
+    for name, value in weights(student).items():
+        moved = float((value - before[0][name]).abs().max())
+        wanted = {"vision_encoder": 1e-3, "mask_decoder": rate}.get(name.partition(".")[0], 0.0)
+        # Adam's first step is as large as the rate, but for what this batch did not ask or no logit shows.
+        idle = "mask_decoder" in name and (moved == 0.0 or "k_proj.bias" in name)
+        assert idle or moved == pytest.approx(wanted, rel=1e-2), name
+    assert all(torch.equal(value, before[1][name]) for name, value in weights(lesson.teacher).items())
 
 
 @pytest.mark.parametrize("relative", [True, False])
@@ -295,23 +329,19 @@ def test_batches_are_a_function_of_seed_and_epoch() -> None:
     assert all(np.array_equal(*each) for each in zip(found, batch_photos(3, 1, 11, 4), strict=True))
 
 
-def test_rates_warm_up_and_fall() -> None:
-    config = replace(CONFIG, warmup=0.2, lr=1.0)
-    rates = {
-        name: [learning_rate(step, 10, replace(config, schedule=name)) for step in (0, 1, 2, 6, 9)]
-        for name in ("constant", "linear", "cosine")
-    }
-    assert rates["constant"] == [0.5, 1, 1, 1, 1]
-    assert rates["linear"] == pytest.approx([0.5, 1, 1, 0.5, 0.125])
-    assert rates["cosine"] == pytest.approx([0.5, 1, 1, 0.5, 0.0380602])
-
-
 def test_models_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     student, lesson = make("output")
     with pytest.raises(MismatchError, match="a model from before"):
         Lesson("embedding", lesson.teacher)
     with pytest.raises(MismatchError, match="a model from before"):
         Lesson("output", lesson.teacher, student)
+    with pytest.raises(MismatchError, match="settings of masks"):
+        Lesson("masks", lesson.teacher)
+    with pytest.raises(MismatchError, match="settings of masks"):
+        Lesson("output", lesson.teacher, masks=MASKS)
+    bare = Lesson("masks", lesson.teacher.vision_encoder, masks=MASKS)
+    with pytest.raises(MismatchError, match="a model with a mask decoder"):
+        run((student.vision_encoder, bare), tmp_path)
     with pytest.raises(MismatchError, match="the model that the student was pruned from"):
         run((student, Lesson("output", build(output_channels=16))), tmp_path)
     with pytest.raises(MismatchError, match="the model that the student was pruned from"):

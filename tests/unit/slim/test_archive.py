@@ -117,6 +117,21 @@ def test_the_card_names_the_class(family: str, layout: str, loads: str, photos: 
     assert loads in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("masks", "told"),
+    [
+        ({"epochs": 2}, "its masks taught the mask decoder"),
+        ({"epochs": 2, "decoder_lr": 0.0}, "Prompt encoder and mask decoder are those of SamModel"),
+        ({"epochs": 0}, "Prompt encoder and mask decoder are those of SamModel"),
+    ],
+)
+def test_the_card_says_whose_the_decoder_is(
+    masks: dict[str, Any], told: str, photos: Path, tmp_path: Path
+) -> None:
+    write(teacher(), open_photos(photos), tmp_path, masks=masks)
+    assert told in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
 def test_a_teacher_that_finds_nothing_does_not_spoil_the_run(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from aerogel.core.config import load_config, save_config, validate
 from aerogel.errors import ConfigError
-from aerogel.slim.config import AlignConfig, ScoreConfig, SlimConfig, SurgeryConfig
+from aerogel.slim.config import AlignConfig, MasksConfig, ScoreConfig, SlimConfig, SurgeryConfig
 
 
 def test_settings_survive_being_written(tmp_path: Path) -> None:
@@ -29,6 +29,22 @@ def test_all_mistakes_are_listed_at_once() -> None:
         validate(wrong)
     for name in ("epochs", "batch_size", "lr", "clip", "cache_bytes", "ema", "warmup"):
         assert f"- {name}: expected" in str(caught.value)
+
+
+def test_mistakes_about_masks_are_listed() -> None:
+    assert validate(MasksConfig()).epochs == 0, "as published"
+    wrong = MasksConfig(-1, 0.0, -1.0, 0, 1.5, -0.1, 1.0, -1.0)
+    with pytest.raises(ConfigError) as caught:
+        validate(wrong)
+    for name in ("epochs", "lr", "decoder_lr", "points", "several", "output_weight", "warmup", "clip"):
+        assert f"- {name}: expected" in str(caught.value)
+
+
+def test_learning_masks_differs_from_aligning_where_it_says_so() -> None:
+    config = SlimConfig(
+        align=AlignConfig(epochs=7, augment="crop", ema=0.9), masks=MasksConfig(epochs=3, lr=2e-5)
+    )
+    assert config.align_masks == replace(config.align, epochs=3, lr=2e-5, warmup=0.1, clip=1.0)
 
 
 def test_values_that_do_not_exist_are_refused() -> None:
@@ -51,6 +67,7 @@ def test_a_whole_slimming_survives_being_written(tmp_path: Path) -> None:
         score=ScoreConfig(criterion="taylor", ranking="mlp", rescore=False),
         surgery=SurgeryConfig(positions=False),
         align=AlignConfig(epochs=3),
+        masks=MasksConfig(epochs=2, decoder_lr=0.0),
         dtype="bfloat16",
     )
     save_config(config, tmp_path / "recipe.yaml")

@@ -96,6 +96,19 @@ def test_the_model_before_is_asked_while_it_weighs_in(tmp_path: Path) -> None:
     assert calls == [2]
 
 
+@pytest.mark.parametrize(("family", "live"), [("sam", False), ("sam_hq", True)])
+def test_masks_take_the_teacher_live_where_its_decoder_reads_more(
+    family: str, live: bool, tmp_path: Path
+) -> None:
+    student, lesson = make("masks", family)
+    shapes = SHAPES if family == "sam" else {**SHAPES, "details": (4, 16, 16)}
+    calls = count_calls(lesson.teacher)
+    planned = plan_cache(tmp_path, "t", shapes, 5, 1 << 20)
+    loss = Tutor(student, lesson, CONFIG, planned, "cpu").examine(0, shown())
+    assert calls == ([2] if live else [1, 1])
+    assert {"masks", "scores", "output"} <= set(loss.terms)
+
+
 def test_weightings() -> None:
     teacher = build()
     one, two = Lesson("bottleneck", teacher), Lesson("embedding", teacher, teacher)

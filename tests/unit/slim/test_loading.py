@@ -31,6 +31,8 @@ def test_views_depend_on_epoch_and_number_alone(augment: Augment) -> None:
     alone = [next(iter(load_views(photos, canvas, config, 5, [place]))) for place in ORDER]
     assert all(torch.equal(one.pixels, other.pixels) for one, other in zip(views, alone, strict=True))
     assert torch.equal(views[1].pixels, views[5].pixels)
+    seeds = [view.seed for view in views]
+    assert seeds == [view.seed for view in alone] and len({*seeds}) == len({*ORDER})
     numbers = [(epoch, 2) for epoch in range(8)]
     looks = [view.pixels for view in load_views(photos, canvas, config, 5, numbers)]
     assert any(not torch.equal(looks[0], look) for look in looks[1:])

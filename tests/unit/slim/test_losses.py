@@ -18,6 +18,7 @@ from aerogel.slim.losses import (
     bottleneck_weight,
     embedding_loss,
     embedding_weight,
+    mask_loss,
     mean_error,
     output_loss,
 )
@@ -250,6 +251,21 @@ def test_every_weight_of_the_encoder_is_pulled_at(family: str) -> None:
         loss.total.backward(retain_graph=True)
         for name, parameter in student.vision_encoder.named_parameters():
             assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
+
+
+def test_errors_of_masks_count_beside_the_output() -> None:
+    teacher, student = moved()
+    output = output_loss(look(student), look(teacher))
+    errors = {
+        "masks": torch.tensor(0.5, requires_grad=True),
+        "scores": torch.tensor(0.25, requires_grad=True),
+    }
+    loss = mask_loss(errors, output, 0.2)
+    assert float(loss.total.detach()) == pytest.approx(0.75 + 0.2 * float(output.total.detach()))
+    assert loss.terms == {"masks": 0.5, "scores": 0.25, **output.terms}
+    loss.total.backward()
+    assert all(float(error.grad) == 1.0 for error in errors.values() if error.grad is not None)
+    assert student.vision_encoder.neck.conv1.weight.grad.any()
 
 
 def test_details_pull_where_the_embedding_does_not_see() -> None:

@@ -18,6 +18,7 @@ from aerogel.errors import (
     FolderConflictError,
     FolderExistsError,
     IntegrityError,
+    MismatchError,
 )
 from aerogel.slim import pipeline as module
 from aerogel.slim.api import Slimmed
@@ -38,6 +39,8 @@ STAGES = (
     "embedding-aligning",
     "model",
 )
+
+MASKS = {"epochs": 2, "points": 2, "several": 0.5}
 
 
 class Killed(Exception):
@@ -199,6 +202,58 @@ def test_a_killed_aligning_does_not_begin_anew(photos: Path, tmp_path: Path) -> 
         pipeline(photos, tmp_path).slim(1)
     assert seen == [3, 4], "two of the four steps were saved"
     assert json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))["bottleneck-aligning"] > spent
+
+
+def stop_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the next aligning save each step, and stop at this one."""
+    align = module.align
+
+    def stopping(*given: Any, **named: Any) -> Iterator[Any]:
+        for state in align(*given, save_steps=1, **named):
+            if state.step == step:
+                raise Killed
+            yield state
+
+    monkeypatch.setattr(module, "align", stopping)
+
+
+def test_masks_teach_the_decoder_after_all_phases(finished: Slimmed, photos: Path, tmp_path: Path) -> None:
+    outs = [tmp_path / name for name in ("whole", "killed")]
+    for out in outs:
+        shutil.copytree(finished.folder, out, ignore=shutil.ignore_patterns("model", "exhibits", "re*"))
+    model = run(photos, outs[0], masks=MASKS).model
+    changed = {
+        name for name, each in weights(finished.model).items() if not torch.equal(each, weights(model)[name])
+    }
+    assert {name.partition(".")[0] for name in changed} == {"vision_encoder", "mask_decoder"}
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at_step(3, patch)
+        with pytest.raises(Killed):
+            run(photos, outs[1], masks=MASKS)
+    assert same(weights(run(photos, outs[1], masks=MASKS).model), weights(model))
+    stages = ("bottleneck-aligning", "embedding-aligning", "masks-aligning")
+    whole, killed = (read_manifest(out / "model") for out in outs)
+    assert whole.digest == killed.digest
+    for name in stages:
+        assert whole.facts["inputs"][name] == read_manifest(outs[0] / name).digest
+
+
+def test_learning_masks_in_a_finished_folder_is_refused_before_any_work(
+    folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forbid_work(monkeypatch)
+    with pytest.raises(FolderConflictError, match="which learned masks"):
+        pipeline(photos, folder, masks=MASKS)
+    assert not (folder / "masks-aligning").exists()
+
+
+def test_a_model_without_a_decoder_learns_no_masks(photos: Path, tmp_path: Path) -> None:
+    from transformers import SamVisionModel
+
+    model = SamVisionModel(teacher().config.vision_config)
+    with pytest.raises(MismatchError, match="a model with a mask decoder"):
+        pipeline(photos, tmp_path / "run", model, masks=MASKS)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

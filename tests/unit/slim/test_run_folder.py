@@ -44,6 +44,8 @@ def test_a_model_of_another_method_is_refused(finished: Slimmed, tmp_path: Path)
     require_method(finished.folder, ["bottleneck-aligning", "embedding-aligning"], "alternate")
     with pytest.raises(FolderConflictError, match=r"method one-step .*another method"):
         require_method(finished.folder, ["output-aligning"], "one-step")
+    with pytest.raises(FolderConflictError, match="another method"):
+        require_method(finished.folder, ["embedding-aligning"], "half")
     (tmp_path / "model").mkdir()
     seal_folder(tmp_path / "model", kind="slim-model", config={}, facts={})
     with pytest.raises(FolderConflictError):

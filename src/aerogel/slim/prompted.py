@@ -1,0 +1,183 @@
+"""What a student answers to prompts, held against its teacher's answers: masks and scores, without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from aerogel.core.randomness import uniforms
+from aerogel.slim.config import MasksConfig
+from aerogel.slim.features import Features
+
+# How far a side of a box may lie from the mask's, as a share of the box's width or height.
+_LOOSE = 0.03
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Hold what is asked about B views: ``points`` [B, P, 2] on the canvas, x before y, each a prompt.
+
+    ``loosened`` [B, P, 4] moves the sides of boxes, in shares of their size. ``several`` names the views
+    whose points are answered with all guesses, ``single`` those with one mask, which are asked for boxes too.
+    """
+
+    points: Tensor
+    loosened: Tensor
+    single: Tensor
+    several: Tensor
+
+
+def draw_prompts(seeds: Sequence[int], scaled: Sequence[tuple[int, int]], config: MasksConfig) -> Asked:
+    """Draw what views are asked, by one seed each; ``scaled`` are their (height, width) on the canvas."""
+    count = config.points
+    one = np.zeros(1, dtype=np.int64)
+    rows = [uniforms(seed, "prompts", 0, one, 1 + 6 * count)[0] for seed in seeds]
+    kinds, points, loosened = _part(np.stack(rows), count)
+    sides = torch.tensor([(wide, tall) for tall, wide in scaled], dtype=points.dtype)
+    several = kinds < config.several
+    return Asked(
+        points * sides[:, None],
+        (2.0 * loosened - 1.0) * _LOOSE,
+        (~several).nonzero()[:, 0],
+        several.nonzero()[:, 0],
+    )
+
+
+def _part(draws: NDArray[np.float64], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    numbers = torch.from_numpy(draws).float()
+    points, loosened = numbers[:, 1 : 1 + 2 * count], numbers[:, 1 + 2 * count :]
+    return numbers[:, 0], points.unflatten(1, (count, 2)), loosened.unflatten(1, (count, 4))
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Hold student and teacher with what their encoders gave of the same B views."""
+
+    student: Any
+    ours: Features
+    teacher: Any
+    theirs: Features
+
+    def compare(self, asked: Asked, inside: Tensor, canvas_px: int) -> dict[str, Tensor]:
+        """Return the errors of the student's "masks" and of its "scores", each the mean over views.
+
+        A mask's error is twice the mean divergence of its pixels' probabilities from the teacher's plus one
+        minus their Dice overlap; a score's is squared. Each view counts alike: its error is the mean over
+        what it is asked. ``inside`` [B, h, w] tells the pixels of masks that lie on the photo. Prompts that
+        the teacher answers with a mask of no pixel make no box.
+        """
+        views = len(inside)
+        masks, scores = [], []
+        if len(asked.single):
+            error, off = self._ask_single(asked, inside, canvas_px)
+            masks.append(error)
+            scores.append(off)
+        if len(asked.several):
+            rows = asked.several
+            given = {"input_points": asked.points[rows][:, :, None].to(inside.device)}
+            error, off = self._judge(rows, given, inside, several=True)
+            masks.append(error.flatten(1).mean(1))
+            scores.append(off.flatten(1).mean(1))
+        return {name: torch.cat(each).sum() / views for name, each in (("masks", masks), ("scores", scores))}
+
+    def _ask_single(self, asked: Asked, inside: Tensor, canvas_px: int) -> tuple[Tensor, Tensor]:
+        """Return the errors [views] of one mask for each point and of one for each box around it."""
+        rows, device = asked.single, inside.device
+        points = {"input_points": asked.points[rows][:, :, None].to(device)}
+        with torch.no_grad():
+            found, known = answer(self.teacher, self.theirs, rows, points, several=False)
+        boxes, there = bound(
+            (found[:, :, 0] > 0) & inside[rows][:, None], asked.loosened[rows].to(device), canvas_px
+        )
+        error, off = self._judge(rows, points, inside, several=False, known=(found, known))
+        error_of_boxes, off_of_boxes = self._judge(rows, {"input_boxes": boxes}, inside, several=False)
+        weight = torch.cat([torch.ones_like(there), there], 1)
+
+        def mean(one: Tensor, other: Tensor) -> Tensor:
+            return (torch.cat([one[:, :, 0], other[:, :, 0]], 1) * weight).sum(1) / weight.sum(1)
+
+        return mean(error, error_of_boxes), mean(off, off_of_boxes)
+
+    def _judge(
+        self,
+        rows: Tensor,
+        prompts: dict[str, Tensor],
+        inside: Tensor,
+        *,
+        several: bool,
+        known: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the errors of masks and scores, both [views, P, M]; ``known`` is what the teacher says."""
+        if known is None:
+            with torch.no_grad():
+                known = answer(self.teacher, self.theirs, rows, prompts, several=several)
+        ours = answer(self.student, self.ours, rows, prompts, several=several)
+        return mask_error(ours[0], known[0], inside[rows]), (ours[1] - known[1]).square()
+
+
+def answer(
+    model: Any, features: Features, rows: Tensor, prompts: dict[str, Tensor], *, several: bool
+) -> tuple[Tensor, Tensor]:
+    """Return the logits [views, P, M, h, w] and scores [views, P, M] of a model for prompts on some views."""
+    given: dict[str, Any] = {"image_embeddings": features.embedding[rows]}
+    if features.intermediate:
+        given["intermediate_embeddings"] = [each[rows] for each in features.intermediate]
+    kind = features.embedding.dtype
+    found = model(
+        **given, **{name: each.to(kind) for name, each in prompts.items()}, multimask_output=several
+    )
+    exact = torch.promote_types(found.pred_masks.dtype, torch.float32)
+    return found.pred_masks.to(exact), found.iou_scores.to(exact)
+
+
+def bound(masks: Tensor, loosened: Tensor, canvas_px: int) -> tuple[Tensor, Tensor]:
+    """Return boxes [B, P, 4] on the canvas around masks [B, P, h, w], and which are some, 1 or 0: [B, P].
+
+    Their sides are moved by shares ``loosened`` [B, P, 4] of their size. An empty mask gets the canvas.
+    """
+    sides = []
+    for dim in (-1, -2):
+        line = masks.any(-2 if dim == -1 else -1)
+        size = line.shape[-1]
+        places = torch.arange(size, device=masks.device)
+        first = torch.where(line, places, size).amin(-1)
+        last = torch.where(line, places + 1, 0).amax(-1)
+        sides.append(torch.stack([first, last], -1) * (canvas_px / size))
+    there = masks.flatten(2).any(-1)
+    (left, right), (top, low) = (each.unbind(-1) for each in sides)
+    boxes = torch.stack([left, top, right, low], -1)
+    spans = torch.stack([right - left, low - top], -1).repeat(1, 1, 2)
+    whole = boxes.new_tensor([0.0, 0.0, canvas_px, canvas_px])
+    boxes = torch.where(there[..., None], boxes + loosened * spans, whole).clamp(0.0, canvas_px)
+    return boxes, there.to(boxes.dtype)
+
+
+def mask_error(ours: Tensor, theirs: Tensor, inside: Tensor) -> Tensor:
+    """Return how far logits [B, P, M, h, w] are from others on the pixels ``inside`` [B, h, w]: [B, P, M].
+
+    Twice the mean Kullback-Leibler divergence of the pixels' probabilities, plus one minus their Dice overlap
+    2 Σ p q / Σ (p² + q²); zero for equal logits alone.
+    """
+    there = inside[:, None, None]
+    wanted = theirs.sigmoid()
+    entropy = binary_cross_entropy_with_logits(theirs, wanted, reduction="none")
+    cross = binary_cross_entropy_with_logits(ours, wanted, reduction="none")
+    divergence = ((cross - entropy) * there).sum((-1, -2)) / there.sum((-1, -2))
+    one, other = ours.sigmoid() * there, wanted * there
+    both = (one * other).sum((-1, -2))
+    overlap = (2.0 * both + 1.0) / ((one.square() + other.square()).sum((-1, -2)) + 1.0)
+    return 2.0 * divergence + 1.0 - overlap
+
+
+def mask_inside(scaled: Sequence[tuple[int, int]], side: int, canvas_px: int) -> Tensor:
+    """Tell which pixels of masks of ``side`` lie on the photo: boolean [B, side, side]."""
+    centres = (torch.arange(side) + 0.5) * (canvas_px / side)
+    sides = torch.tensor(scaled, dtype=centres.dtype)
+    return (centres < sides[:, :1])[:, :, None] & (centres < sides[:, 1:])[:, None, :]

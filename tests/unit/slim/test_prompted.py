@@ -1,0 +1,160 @@
+"""What students answer to prompts is held against what the teacher answers, view by view."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from aerogel.slim.config import MasksConfig
+from aerogel.slim.features import Features, observe
+from aerogel.slim.prompted import Asked, Sides, answer, bound, draw_prompts, mask_error, mask_inside
+from tests.unit.slim.tiny import build
+
+SIZE = 64
+CONFIG = MasksConfig(points=3, several=0.5)
+SEEDS = [11, 12, 13, 14]  # of views of both kinds
+SCALED = [(48, 64), (64, 40), (64, 64), (30, 64)]
+
+
+def look(model: Any, views: int = 4) -> Features:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.randn(views, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    with observe(model, residuals=False, bottlenecks=False) as seen, torch.no_grad():
+        return seen.encode(pixels)
+
+
+def pair(family: str = "sam") -> Sides:
+    teacher, student = build(family), build(family, seed=1)
+    return Sides(student, look(student), teacher, look(teacher))
+
+
+def ask(sides: Sides, asked: Asked, scaled: list[tuple[int, int]] = SCALED) -> dict[str, Tensor]:
+    return sides.compare(asked, mask_inside(scaled, 16, SIZE), SIZE)
+
+
+def read(errors: dict[str, Tensor]) -> dict[str, float]:
+    return {name: float(error.detach()) for name, error in errors.items()}
+
+
+def part(sides: Sides, rows: list[int]) -> Sides:
+    def take(features: Features) -> Features:
+        return Features(
+            features.embedding[rows], intermediate=tuple(each[rows] for each in features.intermediate)
+        )
+
+    return Sides(sides.student, take(sides.ours), sides.teacher, take(sides.theirs))
+
+
+def test_prompts_lie_on_the_photo_and_depend_on_their_own_seed_alone() -> None:
+    seeds = [5, 6, 7, 8]
+    asked = draw_prompts(seeds, SCALED, CONFIG)
+    assert asked.points.shape == (4, 3, 2) and asked.loosened.shape == (4, 3, 4)
+    sides = torch.tensor([(wide, tall) for tall, wide in SCALED])
+    assert (asked.points >= 0).all() and (asked.points < sides[:, None]).all()
+    assert float(asked.loosened.abs().max()) <= 0.03
+    assert sorted([*asked.single.tolist(), *asked.several.tolist()]) == [0, 1, 2, 3]
+    alone = draw_prompts([7], [SCALED[2]], CONFIG)
+    assert torch.equal(alone.points[0], asked.points[2])
+    assert torch.equal(alone.loosened[0], asked.loosened[2])
+    assert len(alone.several) == (2 in asked.several.tolist())
+    # More points leave the first ones where they were.
+    more = draw_prompts(seeds, SCALED, MasksConfig(points=5, several=0.5))
+    assert torch.equal(more.points[:, :3], asked.points)
+
+
+@pytest.mark.parametrize(("several", "count"), [(0.0, 0), (1.0, 50)])
+def test_the_share_of_views_that_are_asked_for_guesses(several: float, count: int) -> None:
+    asked = draw_prompts(range(50), [(64, 64)] * 50, MasksConfig(several=several))
+    assert len(asked.several) == count and len(asked.single) == 50 - count
+
+
+def test_errors_are_zero_for_the_same_logits_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    theirs = torch.randn(2, 3, 1, 8, 8, generator=generator, dtype=torch.float64)
+    inside = mask_inside([(64, 64), (32, 64)], 8, SIZE)
+    assert torch.allclose(mask_error(theirs, theirs, inside), torch.zeros(2, 3, 1).double(), atol=1e-12)
+    other = theirs.clone()
+    other[1, :, :, 4:] += 5.0  # on the padding
+    assert torch.equal(mask_error(other, theirs, inside), mask_error(theirs, theirs, inside))
+    other[0, 1] += 1.0
+    error = mask_error(other, theirs, inside)[..., 0]
+    assert error[0, 1] > 0.1 and error.sum() == pytest.approx(float(error[0, 1]), abs=1e-9)
+
+
+def test_the_error_of_a_mask_is_divergence_and_overlap() -> None:
+    ours, theirs = torch.tensor([0.3, -2.0]).double(), torch.tensor([1.5, -0.5]).double()
+    p, q = ours.sigmoid(), theirs.sigmoid()
+    divergence = (q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()).mean()
+    overlap = (2 * (p * q).sum() + 1) / ((p**2 + q**2).sum() + 1)
+    found = mask_error(
+        ours.view(1, 1, 1, 1, 2), theirs.view(1, 1, 1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool)
+    )
+    assert float(found) == pytest.approx(float(2 * divergence + 1 - overlap), rel=1e-12)
+
+
+def test_boxes_lie_around_their_masks() -> None:
+    masks = torch.zeros(1, 3, 16, 16, dtype=torch.bool)
+    masks[0, 0, 2:5, 7:9] = True
+    masks[0, 1, 15, 0] = True
+    boxes, there = bound(masks, torch.zeros(1, 3, 4), SIZE)
+    assert boxes[0].tolist() == [[28, 8, 36, 20], [0, 60, 4, 64], [0, 0, 64, 64]]
+    assert there[0].tolist() == [1, 1, 0]
+    loose = torch.tensor([0.5, -0.25, 0.25, 1.0]).expand(1, 3, 4)
+    assert bound(masks, loose, SIZE)[0][0, 0].tolist() == [32, 5, 38, 32]
+    assert bound(masks, loose, SIZE)[0][0, 1].tolist() == [2, 59, 5, 64]
+
+
+@pytest.mark.parametrize("family", ["sam", "sam_hq"])
+def test_a_student_that_is_its_teacher_makes_no_error(family: str) -> None:
+    teacher = build(family)
+    sides = Sides(teacher, look(teacher), teacher, look(teacher))
+    errors = read(ask(sides, draw_prompts(SEEDS, SCALED, CONFIG)))
+    assert errors == {"masks": pytest.approx(0.0, abs=1e-12), "scores": 0.0}
+
+
+@pytest.mark.parametrize("family", ["sam", "sam_hq"])
+def test_each_view_counts_alike_whatever_it_comes_with(family: str) -> None:
+    sides = pair(family)
+    asked = draw_prompts(SEEDS, SCALED, CONFIG)
+    assert len(asked.single) and len(asked.several)
+    alone = [
+        read(ask(part(sides, [row]), draw_prompts([SEEDS[row]], [SCALED[row]], CONFIG), [SCALED[row]]))
+        for row in range(4)
+    ]
+    for name, value in read(ask(sides, asked)).items():
+        assert value > 0 and value == pytest.approx(sum(each[name] for each in alone) / 4, rel=1e-10)
+
+
+def test_the_masks_are_those_that_the_model_gives() -> None:
+    sides = pair()
+    config = MasksConfig(points=2, several=1.0)
+    asked = draw_prompts([3, 4, 5, 6], SCALED, config)
+    rows = torch.arange(4)
+    given = {"input_points": asked.points[:, :, None]}
+    ours, theirs = (
+        answer(*side, rows, given, several=True)
+        for side in ((sides.student, sides.ours), (sides.teacher, sides.theirs))
+    )
+    assert ours[0].shape == (4, 2, 3, 16, 16) and ours[1].shape == (4, 2, 3)
+    wanted = mask_error(ours[0], theirs[0], mask_inside(SCALED, 16, SIZE)).mean()
+    scores = (ours[1] - theirs[1]).square().mean()
+    assert read(ask(sides, asked)) == pytest.approx(read({"masks": wanted, "scores": scores}), rel=1e-12)
+
+
+def test_only_the_student_is_to_learn() -> None:
+    sides = pair()
+    errors = ask(sides, draw_prompts(SEEDS, SCALED, CONFIG))
+    (errors["masks"] + errors["scores"]).backward()
+    decoder = dict(sides.student.mask_decoder.named_parameters())
+    still = [name for name, each in decoder.items() if each.grad is None or not each.grad.any()]
+    assert not still
+    assert all(each.grad is None for each in sides.teacher.parameters())
+
+
+def test_pixels_of_masks_that_lie_on_the_photo() -> None:
+    inside = mask_inside([(64, 64), (33, 10)], 16, SIZE)
+    assert inside[0].all()
+    assert inside[1].sum(0).tolist() == [8, 8, *[0] * 14] and inside[1].sum(1).tolist() == [2] * 8 + [0] * 8
