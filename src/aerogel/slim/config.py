@@ -13,7 +13,7 @@ from aerogel.slim.planning import Ranking
 from aerogel.slim.ranking import NORMALIZERS, Normalizer
 
 Method = Literal["alternate", "one-step"]
-Augment = Literal["none", "flip", "crop"]
+Augment = Literal["none", "flip", "crop", "mosaic"]
 Padding = Literal["all", "windows", "none"]
 Weighting = Literal["paper", "constant", "dynamic"]
 
@@ -134,7 +134,8 @@ class AlignConfig:
 
     ``dtype`` is what is computed in (weights stay as they are). ``checkpoint_blocks`` computes each block
     twice instead of keeping all that happens in it. ``augment`` "flip" mirrors half of the photos, "crop"
-    also cuts out a part of each: anew in every epoch, or with ``views`` above 0 so many of each in turn.
+    also cuts out a part of each, "mosaic" puts parts of four photos side by side in half of the views: anew
+    in every epoch, or with ``views`` above 0 so many of each in turn.
     ``cache_bytes`` is how much disk the teacher's embeddings may take, in float16, of what is shown again:
     whole photos, and all views where these are so many.
     """

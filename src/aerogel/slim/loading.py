@@ -7,13 +7,16 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aerogel.core.ahead import read_ahead
 from aerogel.core.randomness import derive_seed, uniforms
 from aerogel.slim.canvas import Canvas
-from aerogel.slim.config import AlignConfig
+from aerogel.slim.config import AlignConfig, Augment
 from aerogel.slim.lesson import Shown
-from aerogel.slim.views import DRAWS, show
+from aerogel.slim.views import DRAWS, MOSAIC_DRAWS, TILES, View, lay_mosaic, show
+
+_MOSAICS = 0.5  # share of the views of "mosaic"
 
 
 class PhotoList(Protocol):
@@ -47,15 +50,34 @@ def count_repeated(photos: int, config: AlignConfig) -> int:
     if config.views:
         return photos * min(config.views, max(0, config.epochs - config.views))
     # Of photos that are mirrored by chance each may be shown as it is.
-    return 0 if config.augment == "crop" or config.epochs < 2 else photos
+    return 0 if config.augment in ("crop", "mosaic") or config.epochs < 2 else photos
+
+
+def _view(
+    photos: PhotoList,
+    image: NDArray[np.uint8],
+    canvas: Canvas,
+    augment: Augment,
+    seed: int,
+    turn: int,
+    index: int,
+) -> View:
+    """Return what is shown of photo number ``index``, by itself or among others."""
+    stream, number = derive_seed(seed, "align"), np.array([index])
+    if augment == "mosaic":
+        (draws,) = uniforms(stream, "mosaic", turn, number, TILES + MOSAIC_DRAWS)
+        if draws[0] < _MOSAICS:
+            others = [photos[int(draw * len(photos))].image for draw in draws[1:TILES]]
+            return lay_mosaic([image, *others], canvas.size_px, draws[TILES:])
+    (draws,) = uniforms(stream, "view", turn, number, DRAWS)
+    return show(image, augment, draws)
 
 
 def _load(photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, place: tuple[int, int]) -> Shown:
     epoch, index = place
     turn = epoch % config.views if config.views else epoch
-    (draws,) = uniforms(derive_seed(seed, "align"), "view", turn, np.array([index]), DRAWS)
     photo = photos[index]
-    view = show(photo.image, config.augment, draws)
+    view = _view(photos, photo.image, canvas, config.augment, seed, turn, index)
     pixels, placement = canvas.place(view.image)
     number: int | None = None
     if config.views:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,7 +25,19 @@ def test_whole_photos_come_as_they_are() -> None:
         assert torch.equal(view.pixels, pixels)
 
 
-@pytest.mark.parametrize("augment", ["flip", "crop"])
+def test_half_of_the_views_are_mosaics_of_photos_that_differ() -> None:
+    config = AlignConfig(augment="mosaic")
+    order = [(epoch, number) for epoch in range(8) for number in range(5)]
+    views = list(load_views(Pictures(), Canvas(64), config, 5, order))
+    crops = list(load_views(Pictures(), Canvas(64), replace(config, augment="crop"), 5, order))
+    same = [np.array_equal(one.image, other.image) for one, other in zip(views, crops, strict=True)]
+    assert 12 <= sum(same) <= 28
+    mosaics = [view for view, alike in zip(views, same, strict=True) if not alike]
+    assert all(view.scaled == (64, 64) and view.image.shape == (64, 64, 3) for view in mosaics)
+    assert all(view.number is None for view in views)
+
+
+@pytest.mark.parametrize("augment", ["flip", "crop", "mosaic"])
 def test_views_depend_on_epoch_and_number_alone(augment: Augment) -> None:
     photos, canvas, config = Pictures(), Canvas(64), AlignConfig(augment=augment)
     views = list(load_views(photos, canvas, config, 5, ORDER))
@@ -53,9 +66,9 @@ def test_views_are_shown_again_in_turn() -> None:
 def test_what_is_shown_again_is_counted() -> None:
     counts = {
         (augment, views): count_repeated(7, AlignConfig(augment=augment, views=views, epochs=8))
-        for augment, views in (("none", 0), ("flip", 0), ("flip", 2), ("crop", 0), ("crop", 4))
+        for augment, views in (("none", 0), ("flip", 0), ("flip", 2), ("crop", 0), ("crop", 4), ("mosaic", 0))
     }
-    assert list(counts.values()) == [7, 7, 14, 0, 28]
+    assert list(counts.values()) == [7, 7, 14, 0, 28, 0]
 
 
 @pytest.mark.parametrize(
