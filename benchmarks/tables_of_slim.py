@@ -106,7 +106,10 @@ RATIOS = {"r50": "50 %", "r77": "77 %"}
 WAYS = {
     "teacher": "sam-small, not slimmed",
     "slim": "**ours**",
+    "slim_mosaic": "**ours**, with mosaics",
+    "slim_masks": "**ours**, half of the steps on masks",
     "slim_long": "**ours**, ten times as long",
+    "slim_long_masks": "the same, then masks",
     "slim_as_published": "as published",
     "one_step_rotated": "ours in one step",
     "one_step": "one step, channels as trained",
