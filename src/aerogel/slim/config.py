@@ -190,15 +190,18 @@ class MasksConfig:
     The published method ends before that and leaves the decoder as it is, and so do 0 ``epochs``. What is
     shown, and all that is not named here, is as in `AlignConfig`. About each view ``points`` are asked, drawn
     anew each time, and the boxes of the teacher's masks for them; about a share ``several`` of the views all
-    guesses at each point instead. ``lr`` is the encoder's rate and ``decoder_lr`` the decoder's, 0 to leave
-    it alone; ``output_weight`` what the embedding's error weighs beside the masks'. That a student should
-    learn from prompts too is EdgeSAM's finding (arXiv 2312.06660, section 3.2).
+    guesses at each point instead. Of ``candidates`` times as many points those in small masks are preferred,
+    so that a small thing is asked about nearly as often as a large one; 1 takes them as they fall. ``lr`` is
+    the encoder's rate and ``decoder_lr`` the decoder's, 0 to leave it alone; ``output_weight`` what the
+    embedding's error weighs beside the masks'. That a student should learn from prompts too is EdgeSAM's
+    finding (arXiv 2312.06660, section 3.2).
     """
 
     epochs: int = 0
     lr: float = 1e-4
     decoder_lr: float = 1e-3
     points: int = 4
+    candidates: int = 4
     several: float = 0.25
     output_weight: float = 0.5
     warmup: float = 0.1
@@ -213,8 +216,9 @@ class MasksConfig:
         ]
         if not self.lr > 0:
             mistakes.append(f"lr: expected a number above 0; got {self.lr}")
-        if self.points < 1:
-            mistakes.append(f"points: expected 1 or more; got {self.points}")
+        for name in ("points", "candidates"):
+            if getattr(self, name) < 1:
+                mistakes.append(f"{name}: expected 1 or more; got {getattr(self, name)}")
         if not 0.0 <= self.several <= 1.0:
             mistakes.append(f"several: expected a share from 0 to 1; got {self.several}")
         if not 0.0 <= self.warmup < 1.0:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -16,44 +15,69 @@ from aerogel.core.randomness import uniforms
 from aerogel.slim.config import MasksConfig
 from aerogel.slim.features import Features
 
+# Masks of less than this share of the photo are not looked for any harder.
+_SMALL = 0.003
 # How far a side of a box may lie from the mask's, as a share of the box's width or height.
 _LOOSE = 0.03
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Hold what is asked about B views: ``points`` [B, P, 2] on the canvas, x before y, each a prompt.
+    """Hold what may be asked about B views: points ``places`` [B, C, 2] on the canvas, x before y.
 
+    Of these P are chosen by their ``chances`` [B, C] in [0, 1) and the masks that the teacher gives for them.
     ``loosened`` [B, P, 4] moves the sides of boxes, in shares of their size. ``several`` names the views
     whose points are answered with all guesses, ``single`` those with one mask, which are asked for boxes too.
     """
 
-    points: Tensor
+    places: Tensor
+    chances: Tensor
     loosened: Tensor
     single: Tensor
     several: Tensor
 
 
 def draw_prompts(seeds: Sequence[int], scaled: Sequence[tuple[int, int]], config: MasksConfig) -> Asked:
-    """Draw what views are asked, by one seed each; ``scaled`` are their (height, width) on the canvas."""
-    count = config.points
-    one = np.zeros(1, dtype=np.int64)
-    rows = [uniforms(seed, "prompts", 0, one, 1 + 6 * count)[0] for seed in seeds]
-    kinds, points, loosened = _part(np.stack(rows), count)
-    sides = torch.tensor([(wide, tall) for tall, wide in scaled], dtype=points.dtype)
-    several = kinds < config.several
+    """Draw what views may be asked, by one seed each; ``scaled`` are their (height, width) on the canvas."""
+
+    def draw(stream: str, count: int) -> Tensor:
+        one = np.zeros(1, dtype=np.int64)
+        rows = [uniforms(seed, stream, 0, one, count)[0] for seed in seeds]
+        return torch.from_numpy(np.stack(rows)).float()
+
+    count = config.points * config.candidates
+    sides = torch.tensor([(wide, tall) for tall, wide in scaled], dtype=torch.float32)
+    several = draw("kind", 1)[:, 0] < config.several
     return Asked(
-        points * sides[:, None],
-        (2.0 * loosened - 1.0) * _LOOSE,
+        draw("places", 2 * count).unflatten(1, (count, 2)) * sides[:, None],
+        draw("chances", count),
+        (2.0 * draw("boxes", 4 * config.points).unflatten(1, (config.points, 4)) - 1.0) * _LOOSE,
         (~several).nonzero()[:, 0],
         several.nonzero()[:, 0],
     )
 
 
-def _part(draws: NDArray[np.float64], count: int) -> tuple[Tensor, Tensor, Tensor]:
-    numbers = torch.from_numpy(draws).float()
-    points, loosened = numbers[:, 1 : 1 + 2 * count], numbers[:, 1 + 2 * count :]
-    return numbers[:, 0], points.unflatten(1, (count, 2)), loosened.unflatten(1, (count, 4))
+def choose_points(shares: Tensor, chances: Tensor, count: int) -> Tensor:
+    """Return the numbers [B, count] of points whose masks take ``shares`` [B, C] of the photo.
+
+    They are drawn without replacement, by ``chances`` in [0, 1), each as likely as its mask is small: a
+    region that many points fall on is asked about as often as one that few do (Efraimidis and Spirakis,
+    "Weighted random sampling with a reservoir", 2006).
+    """
+    keys = chances.clamp_min(1e-30).log() * shares.clamp_min(_SMALL)
+    return keys.topk(count, dim=1).indices
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Hold what the teacher says: points [B, P, 2], logits [B, P, 1, h, w] and scores [B, P, 1]."""
+
+    points: Tensor
+    masks: Tensor
+    scores: Tensor
+
+    def prompts(self, rows: Tensor) -> dict[str, Tensor]:
+        return {"input_points": self.points[rows][:, :, None]}
 
 
 @dataclass(frozen=True)
@@ -73,37 +97,46 @@ class Sides:
         what it is asked. ``inside`` [B, h, w] tells the pixels of masks that lie on the photo. Prompts that
         the teacher answers with a mask of no pixel make no box.
         """
-        views = len(inside)
-        masks, scores = [], []
+        known = self._choose(asked, inside)
+        parts = []
         if len(asked.single):
-            error, off = self._ask_single(asked, inside, canvas_px)
-            masks.append(error)
-            scores.append(off)
+            parts.append(self._judge_single(asked, known, inside, canvas_px))
         if len(asked.several):
-            rows = asked.several
-            given = {"input_points": asked.points[rows][:, :, None].to(inside.device)}
-            error, off = self._judge(rows, given, inside, several=True)
-            masks.append(error.flatten(1).mean(1))
-            scores.append(off.flatten(1).mean(1))
-        return {name: torch.cat(each).sum() / views for name, each in (("masks", masks), ("scores", scores))}
+            prompts = known.prompts(asked.several)
+            error, off = self._judge(asked.several, prompts, inside, several=True)
+            parts.append((error.flatten(1).mean(1), off.flatten(1).mean(1)))
+        masks, scores = (torch.cat(each).sum() / len(inside) for each in zip(*parts, strict=True))
+        return {"masks": masks, "scores": scores}
 
-    def _ask_single(self, asked: Asked, inside: Tensor, canvas_px: int) -> tuple[Tensor, Tensor]:
-        """Return the errors [views] of one mask for each point and of one for each box around it."""
-        rows, device = asked.single, inside.device
-        points = {"input_points": asked.points[rows][:, :, None].to(device)}
+    def _choose(self, asked: Asked, inside: Tensor) -> _Known:
+        """Ask the teacher at all places; return those that are chosen."""
+        every, device = torch.arange(len(inside)), inside.device
+        places = asked.places.to(device)
         with torch.no_grad():
-            found, known = answer(self.teacher, self.theirs, rows, points, several=False)
-        boxes, there = bound(
-            (found[:, :, 0] > 0) & inside[rows][:, None], asked.loosened[rows].to(device), canvas_px
+            masks, scores = answer(
+                self.teacher, self.theirs, every, {"input_points": places[:, :, None]}, several=False
+            )
+        shares = ((masks[:, :, 0] > 0) & inside[:, None]).sum((-1, -2)) / inside.sum((-1, -2))[:, None]
+        chosen = choose_points(shares, asked.chances.to(device), asked.loosened.shape[1])
+        rows = every.to(device)[:, None]
+        return _Known(places[rows, chosen], masks[rows, chosen], scores[rows, chosen])
+
+    def _judge_single(
+        self, asked: Asked, known: _Known, inside: Tensor, canvas_px: int
+    ) -> tuple[Tensor, Tensor]:
+        """Return the errors [views] of one mask for each point and of one for each box around it."""
+        rows = asked.single
+        masks = (known.masks[rows][:, :, 0] > 0) & inside[rows][:, None]
+        boxes, some = bound(masks, asked.loosened[rows].to(inside.device), canvas_px)
+        answers = known.masks[rows], known.scores[rows]
+        by_points = self._judge(rows, known.prompts(rows), inside, several=False, known=answers)
+        by_boxes = self._judge(rows, {"input_boxes": boxes}, inside, several=False)
+        weight = torch.cat([torch.ones_like(some), some], 1)
+        error, off = (
+            (torch.cat(each, 1)[:, :, 0] * weight).sum(1) / weight.sum(1)
+            for each in zip(by_points, by_boxes, strict=True)
         )
-        error, off = self._judge(rows, points, inside, several=False, known=(found, known))
-        error_of_boxes, off_of_boxes = self._judge(rows, {"input_boxes": boxes}, inside, several=False)
-        weight = torch.cat([torch.ones_like(there), there], 1)
-
-        def mean(one: Tensor, other: Tensor) -> Tensor:
-            return (torch.cat([one[:, :, 0], other[:, :, 0]], 1) * weight).sum(1) / weight.sum(1)
-
-        return mean(error, error_of_boxes), mean(off, off_of_boxes)
+        return error, off
 
     def _judge(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -10,11 +11,20 @@ from torch import Tensor
 
 from aerogel.slim.config import MasksConfig
 from aerogel.slim.features import Features, observe
-from aerogel.slim.prompted import Asked, Sides, answer, bound, draw_prompts, mask_error, mask_inside
+from aerogel.slim.prompted import (
+    Asked,
+    Sides,
+    answer,
+    bound,
+    choose_points,
+    draw_prompts,
+    mask_error,
+    mask_inside,
+)
 from tests.unit.slim.tiny import build
 
 SIZE = 64
-CONFIG = MasksConfig(points=3, several=0.5)
+CONFIG = MasksConfig(points=3, candidates=2, several=0.5)
 SEEDS = [11, 12, 13, 14]  # of views of both kinds
 SCALED = [(48, 64), (64, 40), (64, 64), (30, 64)]
 
@@ -51,18 +61,36 @@ def part(sides: Sides, rows: list[int]) -> Sides:
 def test_prompts_lie_on_the_photo_and_depend_on_their_own_seed_alone() -> None:
     seeds = [5, 6, 7, 8]
     asked = draw_prompts(seeds, SCALED, CONFIG)
-    assert asked.points.shape == (4, 3, 2) and asked.loosened.shape == (4, 3, 4)
+    assert asked.places.shape == (4, 6, 2) and asked.chances.shape == (4, 6)
+    assert asked.loosened.shape == (4, 3, 4) and float(asked.loosened.abs().max()) <= 0.03
     sides = torch.tensor([(wide, tall) for tall, wide in SCALED])
-    assert (asked.points >= 0).all() and (asked.points < sides[:, None]).all()
-    assert float(asked.loosened.abs().max()) <= 0.03
+    assert (asked.places >= 0).all() and (asked.places < sides[:, None]).all()
     assert sorted([*asked.single.tolist(), *asked.several.tolist()]) == [0, 1, 2, 3]
     alone = draw_prompts([7], [SCALED[2]], CONFIG)
-    assert torch.equal(alone.points[0], asked.points[2])
-    assert torch.equal(alone.loosened[0], asked.loosened[2])
+    for name in ("places", "chances", "loosened"):
+        assert torch.equal(getattr(alone, name)[0], getattr(asked, name)[2])
     assert len(alone.several) == (2 in asked.several.tolist())
     # More points leave the first ones where they were.
-    more = draw_prompts(seeds, SCALED, MasksConfig(points=5, several=0.5))
-    assert torch.equal(more.points[:, :3], asked.points)
+    more = draw_prompts(seeds, SCALED, MasksConfig(points=5, candidates=2, several=0.5))
+    assert torch.equal(more.places[:, :6], asked.places)
+
+
+def test_points_in_small_masks_are_likelier_as_these_are_smaller() -> None:
+    # Nine tenths of the points lie in a mask of nine tenths of the photo.
+    generator = torch.Generator().manual_seed(0)
+    shares = torch.where(torch.rand(4000, 8, generator=generator) < 0.9, 0.9, 0.1)
+    chances = torch.rand(4000, 8, generator=generator)
+    chosen = choose_points(shares, chances, 1)
+    small = (shares.gather(1, chosen) == 0.1).float().mean()
+    # With k of 8 in the small mask it is chosen with a chance of 9 k / (9 k + 8 - k).
+    k = torch.arange(9.0)
+    ways = torch.tensor([math.comb(8, int(each)) for each in k]) * 0.1**k * 0.9 ** (8 - k)
+    assert float(small) == pytest.approx(float((ways * 9 * k / (8 + 8 * k)).sum()), abs=0.03)
+
+
+def test_all_points_are_taken_where_there_are_no_more() -> None:
+    chances = torch.tensor([[0.2, 0.0, 0.9]])
+    assert sorted(choose_points(torch.tensor([[0.5, 0.0, 1.0]]), chances, 3)[0].tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("several", "count"), [(0.0, 0), (1.0, 50)])
@@ -130,10 +158,9 @@ def test_each_view_counts_alike_whatever_it_comes_with(family: str) -> None:
 
 def test_the_masks_are_those_that_the_model_gives() -> None:
     sides = pair()
-    config = MasksConfig(points=2, several=1.0)
-    asked = draw_prompts([3, 4, 5, 6], SCALED, config)
+    asked = draw_prompts([3, 4, 5, 6], SCALED, MasksConfig(points=2, candidates=1, several=1.0))
     rows = torch.arange(4)
-    given = {"input_points": asked.points[:, :, None]}
+    given = {"input_points": asked.places[:, :, None]}
     ours, theirs = (
         answer(*side, rows, given, several=True)
         for side in ((sides.student, sides.ours), (sides.teacher, sides.theirs))
@@ -142,6 +169,24 @@ def test_the_masks_are_those_that_the_model_gives() -> None:
     wanted = mask_error(ours[0], theirs[0], mask_inside(SCALED, 16, SIZE)).mean()
     scores = (ours[1] - theirs[1]).square().mean()
     assert read(ask(sides, asked)) == pytest.approx(read({"masks": wanted, "scores": scores}), rel=1e-12)
+
+
+def test_single_masks_are_of_points_and_of_the_boxes_around_them() -> None:
+    sides, inside = pair(), mask_inside(SCALED, 16, SIZE)
+    asked = draw_prompts([3, 4, 5, 6], SCALED, MasksConfig(points=2, candidates=1, several=0.0))
+    rows = torch.arange(4)
+    given = {"input_points": asked.places[:, :, None]}
+    with torch.no_grad():
+        found = answer(sides.teacher, sides.theirs, rows, given, several=False)[0]
+        boxes, some = bound((found[:, :, 0] > 0) & inside[:, None], asked.loosened, SIZE)
+        errors = []
+        for prompt in (given, {"input_boxes": boxes}):
+            ours = answer(sides.student, sides.ours, rows, prompt, several=False)[0]
+            theirs = answer(sides.teacher, sides.theirs, rows, prompt, several=False)[0]
+            errors.append(mask_error(ours, theirs, inside)[:, :, 0])
+    weight = torch.cat([torch.ones(4, 2), some], 1)
+    wanted = ((torch.cat(errors, 1) * weight).sum(1) / weight.sum(1)).mean()
+    assert read(ask(sides, asked))["masks"] == pytest.approx(float(wanted), rel=1e-9)
 
 
 def test_only_the_student_is_to_learn() -> None:
