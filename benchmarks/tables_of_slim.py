@@ -107,7 +107,6 @@ WAYS = {
     "teacher": "sam-small, not slimmed",
     "slim": "**ours**",
     "slim_mosaic": "**ours**, with mosaics",
-    "slim_masks": "**ours**, half of the steps on masks",
     "slim_long": "**ours**, ten times as long",
     "slim_long_masks": "the same, then masks",
     "slim_as_published": "as published",
