@@ -7,11 +7,12 @@
 photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
 evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_mosaic (the same on views half of which
 are mosaics), slim_long (for ten times as many epochs, which go round four crops of each photo),
-slim_long_masks (that, and then two epochs of learning masks), slim_as_published (the published code's faults put back,
-with its criterion, neither rotated nor fitted), one_step_rotated (ours cut once, then aligned to the final
-embedding), one_step (the same on the channels as they were trained), taylor, magnitude and random (as that,
-by these criteria; all are fitted), scratch (the same shape from random weights). But for the long ones, every
-row sees as many photos in as many steps of the same optimiser; those that are not fitted at a higher rate.
+slim_long_masks (that, and then two epochs of learning masks), slim_as_published (the published code's faults
+put back, with its criterion, neither rotated nor fitted), one_step_rotated (ours cut once, then aligned to
+the final embedding), one_step (the same on the channels as they were trained), taylor, magnitude and random
+(as that, by these criteria; all are fitted), scratch (the same shape from random weights). But for the long
+ones, every row sees as many photos in as many steps of the same optimiser; those that are not fitted at a
+higher rate.
 
 Every object of 1 % of its photo or more is asked for by a random point of it and by its box; the score is
 the mean intersection over union over objects. "kept" is the share of the teacher's, "behind_slim" how far a
