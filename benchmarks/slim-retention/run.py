@@ -41,7 +41,6 @@ from aerogel.core.config import from_dict, load_config, to_dict
 from aerogel.core.devices import choose_device
 from aerogel.core.environment import environment
 from aerogel.core.folders import write_text_atomic
-from aerogel.core.staging import TIMINGS
 from aerogel.slim import Evaluation, SlimConfig, compare, evaluate, open_model, slim
 from aerogel.slim.digest import digest_model
 from aerogel.zoo import open_photos, open_segments
@@ -122,12 +121,6 @@ def sum_up(ours: dict[str, Evaluation], others: dict[str, dict[str, Evaluation]]
                 for prompt, contrast in zip(PROMPTS, contrasts.rows, strict=True)
             }
     return found
-
-
-def read_times(folder: Path) -> dict[str, Any]:
-    """Return what each stage of a row took, if it was made on this machine: {"seconds": {stage: ...}}."""
-    path = folder / TIMINGS
-    return {"seconds": json.loads(path.read_text(encoding="utf-8"))} if path.exists() else {}
 
 
 @dataclass
@@ -211,10 +204,7 @@ def main() -> None:
             others = {"kept": known}
             if row != "slim" and "slim" in rows:
                 others["behind_slim"] = rows["slim"][0]
-            figures[f"r{ratio}"][row] = {
-                **sum_up(ours, others),
-                **read_times(arguments.work / f"r{ratio}-{row}"),
-            }
+            figures[f"r{ratio}"][row] = sum_up(ours, others)
             machines += [] if machine in machines else [machine]
             print(ratio, row, json.dumps(figures[f"r{ratio}"][row]), flush=True)
     result = {"figures": figures, "environments": machines}
