@@ -130,18 +130,21 @@ class Tutor:
             if self.lesson.phase == "embedding":
                 return embedding_loss(student, before, teacher, weight, relative=relative)
             output = output_loss(student, teacher, relative=relative)
-            return output if self.lesson.masks is None else self._ask(batch, student, teacher, output)
+            if self.lesson.masks is None:
+                return output
+            errors = self._ask(self.lesson.masks, batch, student, teacher)
+            return mask_loss(errors, output, self.lesson.masks.output_weight)
 
-    def _ask(self, batch: Sequence[Shown], ours: Features, theirs: Features, output: Loss) -> Loss:
-        """Return the loss of the student's answers to prompts, and of its ``output``."""
-        config = self.lesson.masks or MasksConfig()
-        asked = draw_prompts([each.seed for each in batch], [each.scaled for each in batch], config)
-        canvas = batch[0].pixels.shape[-1]
+    def _ask(
+        self, config: MasksConfig, batch: Sequence[Shown], ours: Features, theirs: Features
+    ) -> dict[str, Tensor]:
+        """Return the errors of the student's answers to prompts about some views."""
+        scaled, canvas = [each.scaled for each in batch], batch[0].pixels.shape[-1]
+        asked = draw_prompts([each.seed for each in batch], scaled, config)
         # Decoders make four by four pixels of a token.
-        inside = mask_inside([each.scaled for each in batch], 4 * ours.embedding.shape[-1], canvas)
+        inside = mask_inside(scaled, 4 * ours.embedding.shape[-1], canvas)
         sides = Sides(self.student, ours, self.lesson.teacher, theirs)
-        errors = sides.compare(asked, inside.to(self.device), canvas)
-        return mask_loss(errors, output, config.output_weight)
+        return sides.compare(asked, inside.to(self.device), canvas)
 
     @property
     def _reads_details(self) -> bool:

@@ -116,12 +116,11 @@ class Pipeline:
         """
         if phases is None:
             return self._finished
-        count = phases
-        if count == 0:
+        if phases == 0:
             return self.teacher
-        if count not in self._models:
-            self._models[count] = self._align(count - 1)
-        return self._models[count]
+        if phases not in self._models:
+            self._models[phases] = self._align(phases - 1)
+        return self._models[phases]
 
     def plan(self, phases: int | None = None) -> Plan:
         """Return what the first ``phases`` cut, by default all, as one plan in the teacher's numbering.
