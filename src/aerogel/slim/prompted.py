@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from aerogel.core.randomness import uniforms
+from aerogel.measure.masks import find_boxes
 from aerogel.slim.config import MasksConfig
 from aerogel.slim.features import Features
 
@@ -175,18 +176,10 @@ def bound(masks: Tensor, loosened: Tensor, canvas_px: int) -> tuple[Tensor, Tens
 
     Their sides are moved by shares ``loosened`` [B, P, 4] of their size. An empty mask gets the canvas.
     """
-    sides = []
-    for dim in (-1, -2):
-        line = masks.any(-2 if dim == -1 else -1)
-        size = line.shape[-1]
-        places = torch.arange(size, device=masks.device)
-        first = torch.where(line, places, size).amin(-1)
-        last = torch.where(line, places + 1, 0).amax(-1)
-        sides.append(torch.stack([first, last], -1) * (canvas_px / size))
     there = masks.flatten(2).any(-1)
-    (left, right), (top, low) = (each.unbind(-1) for each in sides)
-    boxes = torch.stack([left, top, right, low], -1)
-    spans = torch.stack([right - left, low - top], -1).repeat(1, 1, 2)
+    found = find_boxes(masks.flatten(0, 1)).unflatten(0, masks.shape[:2])
+    boxes = found.to(masks.device, loosened.dtype) * (canvas_px / masks.shape[-1])
+    spans = (boxes[..., 2:] - boxes[..., :2]).repeat(1, 1, 2)
     whole = boxes.new_tensor([0.0, 0.0, canvas_px, canvas_px])
     boxes = torch.where(there[..., None], boxes + loosened * spans, whole).clamp(0.0, canvas_px)
     return boxes, there.to(boxes.dtype)
