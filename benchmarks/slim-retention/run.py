@@ -53,12 +53,16 @@ _AS_TRAINED = {"photos": 0}
 # What no least squares prepared has much to learn, and nothing that large steps could spoil.
 _FAST = {"lr": 7e-4, "relative_steps": False}
 _LONG = {"epochs": 20, "views": 4, "warmup": 0.1, "ema": 0.98}
+# Most of it after the last cut.
+_MOSAIC = {"bottleneck_epochs": 4, "align": {**_LONG, "epochs": 32, "views": 8, "augment": "mosaic"}}
 # What differs from settings.yaml; epochs are of each aligning, of which one step has one instead of two.
 ROWS: dict[str, dict[str, Any]] = {
     "slim": {},
     "slim_mosaic": {"align": {"augment": "mosaic"}},
     "slim_long": {"align": _LONG},
     "slim_long_masks": {"align": _LONG, "masks": {"epochs": 2}},
+    "slim_long_mosaic": _MOSAIC,
+    "slim_long_mosaic_masks": {**_MOSAIC, "masks": {"epochs": 4}},
     "slim_as_published": {
         "score": {"criterion": "disturbed-taylor-as-coded", "rescore": False},
         "surgery": {"positions": False, "temperature": False},

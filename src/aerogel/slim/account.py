@@ -171,19 +171,24 @@ def _range(run: Run, kind: str) -> str:
 def _list_paid(run: Run) -> tuple[ReceiptLine, ...]:
     lines = []
     for phase in PHASES[run.config.method]:
+        passes = _count_epochs(run.config.align_by(phase.lesson).epochs)
         for stage, label, note in (
             (phase.rotate_stage, f"rotating ({phase.cuts})", f"{run.config.rotate.photos} photos"),
             (phase.plan_stage, f"ranking ({phase.cuts})", run.config.score.criterion),
             (phase.fit_stage, "fitting by least squares", _write_fit(run, phase.fit_stage)),
-            (phase.align_stage, f"aligning ({phase.lesson})", f"{run.config.align.epochs} epochs"),
+            (phase.align_stage, f"aligning ({phase.lesson})", passes),
         ):
             if stage in run.timings:
                 lines.append(ReceiptLine(label, format_duration(run.timings[stage]), note))
     if MASKS_STAGE in run.timings:
         taken = format_duration(run.timings[MASKS_STAGE])
-        lines.append(ReceiptLine("learning masks", taken, f"{run.config.masks.epochs} epochs"))
+        lines.append(ReceiptLine("learning masks", taken, _count_epochs(run.config.masks.epochs)))
     lines.append(ReceiptLine("in all", format_duration(sum(run.timings.values()))))
     return tuple(lines)
+
+
+def _count_epochs(epochs: int) -> str:
+    return f"{epochs} epoch" if epochs == 1 else f"{epochs} epochs"
 
 
 def _write_fit(run: Run, stage: str) -> str:

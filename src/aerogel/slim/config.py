@@ -235,9 +235,10 @@ class SlimConfig:
     are taken (None: all) and ``held_out`` kept back, to compare the slim model with its teacher on.
     ``ratio`` is the share of embedding and MLP channels that goes, ``mlp_ratio`` another one for the MLPs,
     ``heads`` how many heads stay (None: all). ``method`` "alternate" prunes and aligns twice, as published;
-    "one-step" prunes once and aligns to the final embedding. ``start`` "random" forgets the
-    weights of the encoder after cutting: the baseline that shows what they are worth. ``dtype`` is that of
-    the saved model; "auto" the teacher's.
+    "one-step" prunes once and aligns to the final embedding. ``bottleneck_epochs`` are passes of the
+    first of two alignings, whose student is cut again (None: as many as of the other). ``start`` "random"
+    forgets the weights of the encoder after cutting: the baseline that shows what they are worth. ``dtype``
+    is that of the saved model; "auto" the teacher's.
     """
 
     model: str = ""
@@ -249,6 +250,7 @@ class SlimConfig:
     heads: int | None = None
     layout: Layout = "stock"
     method: Method = "alternate"
+    bottleneck_epochs: int | None = None
     start: Literal["teacher", "random"] = "teacher"
     rotate: RotateConfig = field(default_factory=RotateConfig)
     score: ScoreConfig = field(default_factory=ScoreConfig)
@@ -260,11 +262,14 @@ class SlimConfig:
     device: str = "auto"
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
 
-    @property
-    def align_masks(self) -> AlignConfig:
-        """Return the settings of aligning as learning masks takes them."""
-        masks = self.masks
-        return replace(self.align, epochs=masks.epochs, lr=masks.lr, warmup=masks.warmup, clip=masks.clip)
+    def align_by(self, lesson: str) -> AlignConfig:
+        """Return the settings of aligning as one lesson takes them: "bottleneck", "masks" or another."""
+        if lesson == "masks":
+            masks = self.masks
+            return replace(self.align, epochs=masks.epochs, lr=masks.lr, warmup=masks.warmup, clip=masks.clip)
+        if lesson == "bottleneck" and self.bottleneck_epochs is not None:
+            return replace(self.align, epochs=self.bottleneck_epochs)
+        return self.align
 
     @property
     def matches_mlps(self) -> bool:
@@ -280,7 +285,7 @@ class SlimConfig:
             value = getattr(self, name)
             if value is not None and not 0.0 <= value < 1.0:
                 mistakes.append(f"{name}: expected a share from 0 up to but not including 1; got {value}")
-        for name, least in (("limit", 2), ("held_out", 1), ("heads", 1)):
+        for name, least in (("limit", 2), ("held_out", 1), ("heads", 1), ("bottleneck_epochs", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
                 mistakes.append(f"{name}: expected {least} or more; got {value}")
@@ -291,6 +296,8 @@ class SlimConfig:
                 f"score.ranking: expected local for the stock layout, whose blocks are alike; "
                 f"got {self.score.ranking}"
             )
+        if self.bottleneck_epochs is not None and self.method == "one-step":
+            mistakes.append("bottleneck_epochs: expected none for the method one-step, which aligns once")
         if self.start == "random" and self.method != "one-step":
             mistakes.append(f"start: expected random with the method one-step only; got {self.method}")
         return mistakes

@@ -241,15 +241,16 @@ class Pipeline:
         phase, config = self.phases[number], self.config
         plan, before = self._plan(number), self._rotate(number)
         student = self._fit(number, plan)
+        by = config.align_by(phase.lesson)
 
         def build(work: Path) -> Mapping[str, Any]:
             if config.start == "random":
                 forget_weights_(student, derive_seed(config.seed, "start"))
             lesson = Lesson(phase.lesson, self.teacher, before if phase.lesson == "embedding" else None)
-            return self._teach(student, lesson, config.align, work)
+            return self._teach(student, lesson, by, work)
 
         settings = {
-            "align": to_dict(config.align),
+            "align": to_dict(by),
             "surgery": to_dict(config.surgery),
             "start": config.start,
             "lesson": phase.lesson,
@@ -267,14 +268,12 @@ class Pipeline:
         config, aligned = self.config, self.slim(len(self.phases))
         if not config.masks.epochs:
             return aligned
-        student = copy.deepcopy(aligned)
+        student, by = copy.deepcopy(aligned), config.align_by("masks")
 
         def build(work: Path) -> Mapping[str, Any]:
-            return self._teach(
-                student, Lesson("masks", self.teacher, masks=config.masks), config.align_masks, work
-            )
+            return self._teach(student, Lesson("masks", self.teacher, masks=config.masks), by, work)
 
-        settings = {"align": to_dict(config.align_masks), "masks": to_dict(config.masks)}
+        settings = {"align": to_dict(by), "masks": to_dict(config.masks)}
         self._staging.run(
             MASKS_STAGE, "slim-weights", settings, self._inputs(len(self.phases)), build, together=True
         )

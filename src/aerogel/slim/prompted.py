@@ -163,7 +163,8 @@ def answer(
     given: dict[str, Any] = {"image_embeddings": features.embedding[rows]}
     if features.intermediate:
         given["intermediate_embeddings"] = [each[rows] for each in features.intermediate]
-    kind = features.embedding.dtype
+    # Not the embedding's type, whose places are pixels apart where that is bfloat16.
+    kind = next(model.prompt_encoder.parameters()).dtype
     found = model(
         **given, **{name: each.to(kind) for name, each in prompts.items()}, multimask_output=several
     )

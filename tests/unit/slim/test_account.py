@@ -128,7 +128,7 @@ def test_learning_masks_is_on_the_receipt_and_among_the_losses(
     assert {series.name: len(series.x) for series in last.series} == {"masks": 3, "output": 3, "scores": 3}
 
 
-def test_widths_that_differ_are_written_as_a_range(photos: Path, tmp_path: Path) -> None:
+def test_widths_and_epochs_that_differ_are_written_as_they_are(photos: Path, tmp_path: Path) -> None:
     import torch
 
     found = runs.run(
@@ -139,8 +139,12 @@ def test_widths_that_differ_are_written_as_a_range(photos: Path, tmp_path: Path)
         score={"ranking": "mlp", "normalizer": "mean"},
         reconstruct={"photos": 0},
         align={"epochs": 1, "repair_qkv": False},
+        bottleneck_epochs=2,
     )
     widths = [found.plan.widths[f"blocks.{index}.mlp"] for index in range(3)]
+    receipt = describe_receipt(open_run(tmp_path))
+    notes = [line(receipt, f"aligning ({name})").note for name in ("bottleneck", "embedding")]
+    assert notes == ["2 epochs", "1 epoch"]
     report = describe_run(tmp_path)
     assert f"to {min(widths)} to {max(widths)} MLP channels" in report.lede
     assert "global qkv" in render_report(report), "a loss of zero has its place on a logarithmic scale"

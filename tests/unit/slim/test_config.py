@@ -44,7 +44,19 @@ def test_learning_masks_differs_from_aligning_where_it_says_so() -> None:
     config = SlimConfig(
         align=AlignConfig(epochs=7, augment="crop", ema=0.9), masks=MasksConfig(epochs=3, lr=2e-5)
     )
-    assert config.align_masks == replace(config.align, epochs=3, lr=2e-5, warmup=0.1, clip=1.0)
+    assert config.align_by("masks") == replace(config.align, epochs=3, lr=2e-5, warmup=0.1, clip=1.0)
+
+
+def test_the_first_aligning_may_be_shorter_than_the_second() -> None:
+    config = SlimConfig(align=AlignConfig(epochs=7, augment="crop"))
+    assert config.align_by("bottleneck") == config.align_by("embedding") == config.align
+    shorter = replace(config, bottleneck_epochs=2)
+    assert shorter.align_by("bottleneck") == replace(config.align, epochs=2)
+    assert shorter.align_by("embedding") == config.align
+    with pytest.raises(ConfigError, match="bottleneck_epochs: expected 1 or more; got 0"):
+        validate(replace(config, bottleneck_epochs=0))
+    with pytest.raises(ConfigError, match="bottleneck_epochs: expected none for the method one-step"):
+        validate(replace(shorter, method="one-step"))
 
 
 def test_values_that_do_not_exist_are_refused() -> None:
@@ -64,6 +76,7 @@ def test_a_whole_slimming_survives_being_written(tmp_path: Path) -> None:
         mlp_ratio=0.5,
         heads=3,
         layout="flex",
+        bottleneck_epochs=4,
         score=ScoreConfig(criterion="taylor", ranking="mlp", rescore=False),
         surgery=SurgeryConfig(positions=False),
         align=AlignConfig(epochs=3),

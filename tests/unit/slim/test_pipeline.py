@@ -238,6 +238,14 @@ def test_masks_teach_the_decoder_after_all_phases(finished: Slimmed, photos: Pat
         assert whole.facts["inputs"][name] == read_manifest(outs[0] / name).digest
 
 
+def test_the_first_aligning_takes_its_own_number_of_epochs(photos: Path, tmp_path: Path) -> None:
+    run(photos, tmp_path, bottleneck_epochs=1)
+    losses = [
+        read_manifest(tmp_path / f"{name}-aligning").facts["losses"] for name in ("bottleneck", "embedding")
+    ]
+    assert [len(each) for each in losses] == [1, 2]
+
+
 def test_learning_masks_in_a_finished_folder_is_refused_before_any_work(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -29,9 +29,9 @@ SEEDS = [11, 12, 13, 14]  # of views of both kinds
 SCALED = [(48, 64), (64, 40), (64, 64), (30, 64)]
 
 
-def look(model: Any, views: int = 4) -> Features:
+def look(model: Any, views: int = 4, dtype: torch.dtype = torch.float64) -> Features:
     generator = torch.Generator().manual_seed(1)
-    pixels = torch.randn(views, 3, SIZE, SIZE, generator=generator, dtype=torch.float64)
+    pixels = torch.randn(views, 3, SIZE, SIZE, generator=generator, dtype=dtype)
     with observe(model, residuals=False, bottlenecks=False) as seen, torch.no_grad():
         return seen.encode(pixels)
 
@@ -169,6 +169,16 @@ def test_the_masks_are_those_that_the_model_gives() -> None:
     wanted = mask_error(ours[0], theirs[0], mask_inside(SCALED, 16, SIZE)).mean()
     scores = (ours[1] - theirs[1]).square().mean()
     assert read(ask(sides, asked)) == pytest.approx(read({"masks": wanted, "scores": scores}), rel=1e-12)
+
+
+def test_prompts_stay_exact_where_encoders_compute_in_bfloat16() -> None:
+    model = build("sam").float()
+    features = look(model, 1, torch.float32)
+    rounded = Features(features.embedding.bfloat16())
+    rows, apart = torch.arange(1), torch.tensor([[[[33.0, 17.0]], [[33.05, 17.05]]]])
+    with torch.no_grad():
+        one, other = answer(model, rounded, rows, {"input_points": apart}, several=False)[0][0]
+    assert not torch.equal(one, other), "a twentieth of a pixel is less than bfloat16 tells apart"
 
 
 def test_single_masks_are_of_points_and_of_the_boxes_around_them() -> None:
