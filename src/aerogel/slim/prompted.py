@@ -18,6 +18,8 @@ from aerogel.slim.features import Features
 
 # Masks of less than this share of the photo are not looked for any harder.
 _SMALL = 0.003
+# What the divergence of pixels' probabilities weighs beside the distance of whole masks.
+_DIVERGENCE = 0.5
 # How far a side of a box may lie from the mask's, as a share of the box's width or height.
 _LOOSE = 0.03
 
@@ -93,10 +95,9 @@ class Sides:
     def compare(self, asked: Asked, inside: Tensor, canvas_px: int) -> dict[str, Tensor]:
         """Return the errors of the student's "masks" and of its "scores", each the mean over views.
 
-        A mask's error is twice the mean divergence of its pixels' probabilities from the teacher's plus one
-        minus their Dice overlap; a score's is squared. Each view counts alike: its error is the mean over
-        what it is asked. ``inside`` [B, h, w] tells the pixels of masks that lie on the photo. Prompts that
-        the teacher answers with a mask of no pixel make no box.
+        A mask's error is `mask_error`'s, a score's is squared. Each view counts alike: its error is the mean
+        over what it is asked. ``inside`` [B, h, w] tells the pixels of masks that lie on the photo. Prompts
+        that the teacher answers with a mask of no pixel make no box.
         """
         known = self._choose(asked, inside)
         parts = []
@@ -189,8 +190,10 @@ def bound(masks: Tensor, loosened: Tensor, canvas_px: int) -> tuple[Tensor, Tens
 def mask_error(ours: Tensor, theirs: Tensor, inside: Tensor) -> Tensor:
     """Return how far logits [B, P, M, h, w] are from others on the pixels ``inside`` [B, h, w]: [B, P, M].
 
-    Twice the mean Kullback-Leibler divergence of the pixels' probabilities, plus one minus their Dice overlap
-    2 Σ p q / Σ (p² + q²); zero for equal logits alone.
+    The Jaccard distance of the pixels' probabilities 2 Σ |p - q| / Σ (p + q + |p - q|) (arXiv 2302.05666),
+    plus their mean Kullback-Leibler divergence by `_DIVERGENCE`; zero for equal logits alone. Squares in
+    place of |p - q| would be least at the mean of what a mask might be, which cut off at one half is too
+    small where it is in doubt.
     """
     there = inside[:, None, None]
     wanted = theirs.sigmoid()
@@ -198,9 +201,9 @@ def mask_error(ours: Tensor, theirs: Tensor, inside: Tensor) -> Tensor:
     cross = binary_cross_entropy_with_logits(ours, wanted, reduction="none")
     divergence = ((cross - entropy) * there).sum((-1, -2)) / there.sum((-1, -2))
     one, other = ours.sigmoid() * there, wanted * there
-    both = (one * other).sum((-1, -2))
-    overlap = (2.0 * both + 1.0) / ((one.square() + other.square()).sum((-1, -2)) + 1.0)
-    return 2.0 * divergence + 1.0 - overlap
+    apart = (one - other).abs().sum((-1, -2))
+    distance = 2.0 * apart / ((one + other).sum((-1, -2)) + apart + 1.0)
+    return _DIVERGENCE * divergence + distance
 
 
 def mask_inside(scaled: Sequence[tuple[int, int]], side: int, canvas_px: int) -> Tensor:

@@ -112,15 +112,30 @@ def test_errors_are_zero_for_the_same_logits_alone() -> None:
     assert error[0, 1] > 0.1 and error.sum() == pytest.approx(float(error[0, 1]), abs=1e-9)
 
 
-def test_the_error_of_a_mask_is_divergence_and_overlap() -> None:
+def test_the_error_of_a_mask_is_divergence_and_distance() -> None:
     ours, theirs = torch.tensor([0.3, -2.0]).double(), torch.tensor([1.5, -0.5]).double()
     p, q = ours.sigmoid(), theirs.sigmoid()
     divergence = (q * (q / p).log() + (1 - q) * ((1 - q) / (1 - p)).log()).mean()
-    overlap = (2 * (p * q).sum() + 1) / ((p**2 + q**2).sum() + 1)
+    apart = (p - q).abs().sum()
+    distance = 2 * apart / ((p + q).sum() + apart + 1)
     found = mask_error(
         ours.view(1, 1, 1, 1, 2), theirs.view(1, 1, 1, 1, 2), torch.ones(1, 1, 2, dtype=torch.bool)
     )
-    assert float(found) == pytest.approx(float(2 * divergence + 1 - overlap), rel=1e-12)
+    assert float(found) == pytest.approx(float(divergence / 2 + distance), rel=1e-12)
+
+
+def test_of_two_equally_likely_masks_the_larger_is_learned() -> None:
+    teacher = torch.full((2, 1, 1, 10, 10), -20.0)
+    teacher[:, ..., :1, :] = 20.0
+    teacher[0, ..., :9, :] = 20.0
+    logits = torch.zeros(10, 10, requires_grad=True)
+    inside = torch.ones(2, 10, 10, dtype=torch.bool)
+    steps = torch.optim.Adam([logits], lr=0.1)
+    for _ in range(200):
+        steps.zero_grad()
+        mask_error(logits.expand_as(teacher), teacher, inside).mean().backward()
+        steps.step()
+    assert torch.equal(logits > 0, teacher[0, 0, 0] > 0)
 
 
 def test_boxes_lie_around_their_masks() -> None:
