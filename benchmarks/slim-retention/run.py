@@ -1,25 +1,27 @@
 """What a slimmed segmenter keeps of its teacher's masks, at equal training cost for every way of slimming.
 
     python benchmarks/slim-retention/run.py --model runs/sam-small/model [--data FOLDER] [--work FOLDER]
-        [--rows slim random ...] [--ratios 50 77] [--device auto]
+        [--rows slim random ...] [--ratios 50 77] [--device auto] [--finished]
 
 --model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
 photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
 evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_mosaic (the same on views half of which
 are mosaics), slim_long (for ten times as many epochs, which go round four crops of each photo),
-slim_long_masks (that, and then two epochs of learning masks), slim_as_published (the published code's faults
-put back, with its criterion, neither rotated nor fitted), one_step_rotated (ours cut once, then aligned to
-the final embedding), one_step (the same on the channels as they were trained), taylor, magnitude and random
-(as that, by these criteria; all are fitted), scratch (the same shape from random weights). But for the long
-ones, every row sees as many photos in as many steps of the same optimiser; those that are not fitted at a
-higher rate.
+slim_long_mosaic (for nine times as many, most of them in the end, round eight views with mosaics),
+slim_long_mosaic_masks (that, and then three epochs of learning masks), slim_as_published (the published
+code's faults put back, with its criterion, neither rotated nor fitted), one_step_rotated (ours cut once, then
+aligned to the final embedding), one_step (the same on the channels as they were trained), taylor, magnitude
+and random (as that, by these criteria; all are fitted), scratch (the same shape from random weights). But for
+the long ones, every row sees as many photos in as many steps of the same optimiser; those that are not fitted
+at a higher rate.
 
 Every object of 1 % of its photo or more is asked for by a random point of it and by its box; the score is
 the mean intersection over union over objects. "kept" is the share of the teacher's, "behind_slim" how far a
 row lies below ours; both paired, with 95 % intervals that draw whole photos again. Writes results.json
 beside this file and ends its output with that JSON on one line. A killed run goes on where it was; rows can
-be shared between processes. Scores are kept in --work with their settings and machine, so that those of
-another machine can be put together here: copy its --work/*.json.
+be shared between processes, and --finished sums up those that have scores and runs no other. Scores are kept
+in --work with their settings and machine, so that those of another machine can be put together here: copy its
+--work/*.json.
 """
 
 from __future__ import annotations
@@ -60,9 +62,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "slim": {},
     "slim_mosaic": {"align": {"augment": "mosaic"}},
     "slim_long": {"align": _LONG},
-    "slim_long_masks": {"align": _LONG, "masks": {"epochs": 2}},
     "slim_long_mosaic": _MOSAIC,
-    "slim_long_mosaic_masks": {**_MOSAIC, "masks": {"epochs": 4}},
+    "slim_long_mosaic_masks": {**_MOSAIC, "masks": {"epochs": 3}},
     "slim_as_published": {
         "score": {"criterion": "disturbed-taylor-as-coded", "rescore": False},
         "surgery": {"positions": False, "temperature": False},
@@ -167,18 +168,25 @@ class Bench:
 
         return obtain(self.arguments.work / "teacher.json", {"teacher": self.weights}, make)
 
+    def is_wanted(self, row: str, ratio: int) -> bool:
+        """Tell whether a row is to be run, or opened."""
+        return not self.arguments.finished or self._place(row, ratio).exists()
+
+    def _place(self, row: str, ratio: int) -> Path:
+        return self.arguments.work / f"r{ratio}-{row}.json"
+
     def score(self, row: str, ratio: int) -> tuple[dict[str, Evaluation], dict[str, str]]:
         """Return a row's scores, and the machine that they are from."""
         config = make_config(row, ratio, self.device)
         settings = {key: value for key, value in to_dict(config).items() if key != "device"}
-        name = f"r{ratio}-{row}"
+        path = self._place(row, ratio)
 
         def make() -> tuple[Any, Any]:
-            found = slim(self.teacher, self.photos, config=config, out=self.arguments.work / name)
+            found = slim(self.teacher, self.photos, config=config, out=path.with_suffix(""))
             return found.model.to(self.device), self.sets
 
         identity = {"teacher": self.weights, "settings": settings}
-        return obtain(self.arguments.work / f"{name}.json", identity, make)
+        return obtain(path, identity, make)
 
 
 def main() -> None:
@@ -192,10 +200,14 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--ratios", nargs="*", type=int, default=[50, 77], help="none: the teacher alone")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument("--finished", action="store_true", help="sum up the rows with scores, run no other")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(arguments, choose_device(arguments.device).value)
-    found = {ratio: {row: bench.score(row, ratio) for row in arguments.rows} for ratio in arguments.ratios}
+    found = {
+        ratio: {row: bench.score(row, ratio) for row in arguments.rows if bench.is_wanted(row, ratio)}
+        for ratio in arguments.ratios
+    }
     # Last, so that rows of several processes need not wait for it.
     known, machine = bench.score_teacher()
     if not found:

@@ -191,17 +191,17 @@ class MasksConfig:
     shown, and all that is not named here, is as in `AlignConfig`. About each view ``points`` are asked, drawn
     anew each time, and the boxes of the teacher's masks for them; about a share ``several`` of the views all
     guesses at each point instead. Of ``candidates`` times as many points those in small masks are preferred,
-    so that a small thing is asked about nearly as often as a large one; 1 takes them as they fall. ``lr`` is
-    the encoder's rate and ``decoder_lr`` the decoder's, 0 to leave it alone; ``output_weight`` what the
-    embedding's error weighs beside the masks'. That a student should learn from prompts too is EdgeSAM's
-    finding (arXiv 2312.06660, section 3.2).
+    so that small things are asked about too; 1 takes them as they fall. The more there are, the better small
+    things come out and the worse large ones. ``lr`` is the encoder's rate and ``decoder_lr`` the decoder's, 0
+    to leave it alone; ``output_weight`` what the embedding's error weighs beside the masks'. That a student
+    should learn from prompts too is EdgeSAM's finding (arXiv 2312.06660, section 3.2).
     """
 
     epochs: int = 0
     lr: float = 1e-4
     decoder_lr: float = 1e-3
     points: int = 4
-    candidates: int = 4
+    candidates: int = 2
     several: float = 0.25
     output_weight: float = 0.5
     warmup: float = 0.1
