@@ -226,9 +226,10 @@ def test_the_teachers_masks_are_learnt(tmp_path: Path) -> None:
     lesson = replace(made[1], masks=replace(MASKS, decoder_lr=1.7e-2))
     config = replace(CONFIG, epochs=90, lr=1.7e-2, checkpoint_blocks=False)
     states = run((made[0], lesson), tmp_path, config, photos=Pictures(2), save_steps=1000)
-    for name in ("masks", "scores"):
+    # The distance of masks is linear in what they differ by, the error of scores is its square.
+    for name, share in (("masks", 5), ("scores", 50)):
         values = [state.terms[name] for state in states]
-        assert sum(values[-9:]) < sum(values[:9]) / 50, name
+        assert sum(values[-9:]) < sum(values[:9]) / share, name
 
 
 @pytest.mark.parametrize("family", ["sam", "sam_hq"])
