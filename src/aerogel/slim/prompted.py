@@ -191,9 +191,8 @@ def mask_error(ours: Tensor, theirs: Tensor, inside: Tensor) -> Tensor:
     """Return how far logits [B, P, M, h, w] are from others on the pixels ``inside`` [B, h, w]: [B, P, M].
 
     The Jaccard distance of the pixels' probabilities 2 Σ |p - q| / Σ (p + q + |p - q|) (arXiv 2302.05666),
-    plus their mean Kullback-Leibler divergence by `_DIVERGENCE`; zero for equal logits alone. Squares in
-    place of |p - q| would be least at the mean of what a mask might be, which cut off at one half is too
-    small where it is in doubt.
+    plus their mean Kullback-Leibler divergence by `_DIVERGENCE`; zero for equal logits alone. With
+    squares in place of |p - q| the smaller of two possible masks would weigh more.
     """
     there = inside[:, None, None]
     wanted = theirs.sigmoid()
