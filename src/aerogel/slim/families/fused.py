@@ -45,12 +45,12 @@ def attend(attention: Any, hidden_states: Tensor, output_attentions: bool = Fals
     tall, wide = hidden_states.shape[1:3]
     made = attention.qkv(hidden_states).flatten(1, 2).unflatten(-1, (3, attention.num_attention_heads, -1))
     query, key, value = made.permute(2, 0, 3, 1, 4)
-    scaled = query * query.shape[-1] ** -0.5
+    scaled, places = query * query.shape[-1] ** -0.5, None
     if attention.use_rel_pos:
-        scaled, key = _extend(attention, query, scaled, key, (tall, wide))
+        scaled, places = _extend(attention, query, scaled, (tall, wide))
     # CUDA and others have passes of their own that are as good.
     compute: Any = _Attention.apply if query.device.type == "cpu" else _attend
-    attended: Tensor = compute(scaled, key, value)
+    attended: Tensor = compute(scaled, key, value, places)
     mixed = attended.transpose(1, 2).reshape(*hidden_states.shape[:3], -1)
     return attention.proj(mixed), None
 
@@ -59,10 +59,11 @@ def _is_known(module: nn.Module) -> bool:
     return any(each.__name__ in _KNOWN for each in type(module).__mro__)
 
 
-def _extend(
-    attention: Any, query: Tensor, scaled: Tensor, key: Tensor, sides: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Return queries and keys [N, heads, h · w, d + h + w] whose products hold the relative positions'."""
+def _extend(attention: Any, query: Tensor, scaled: Tensor, sides: tuple[int, int]) -> tuple[Tensor, Tensor]:
+    """Return queries [N, heads, h · w, d + h + w], and what keys need besides, [h · w, h + w].
+
+    Their products hold those of queries and keys, and those with the relative positions.
+    """
     tall, wide = sides
     grid = query.unflatten(2, sides)
     rows = _place(attention, attention.rel_pos_h, tall).to(query.dtype)
@@ -70,12 +71,10 @@ def _extend(
     # The bias is not scaled as products of queries and keys are.
     by_row = torch.einsum("nhyxd,ykd->nhyxk", grid, rows)
     by_column = torch.einsum("nhyxd,xkd->nhyxk", grid, columns)
-    place = torch.arange(tall * wide, device=key.device)
-    ones = torch.cat(
-        (functional.one_hot(place // wide, tall), functional.one_hot(place % wide, wide)), dim=-1
-    ).to(key.dtype)
     extended = torch.cat((scaled.unflatten(2, sides), by_row, by_column), dim=-1).flatten(2, 3)
-    return extended, torch.cat((key, ones.expand(*key.shape[:2], -1, -1)), dim=-1)
+    place = torch.arange(tall * wide, device=query.device)
+    ones = (functional.one_hot(place // wide, tall), functional.one_hot(place % wide, wide))
+    return extended, torch.cat(ones, dim=-1).to(query.dtype)
 
 
 def _place(attention: Any, table: Tensor, side: int) -> Tensor:
@@ -87,11 +86,17 @@ def _place(attention: Any, table: Tensor, side: int) -> Tensor:
     return table.unfold(0, side, 1).transpose(1, 2).flip(1)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def _widen(key: Tensor, places: Tensor | None) -> Tensor:
+    """Return keys [N, heads, tokens, d + h + w] that know their places [tokens, h + w]."""
+    return key if places is None else torch.cat((key, places.expand(*key.shape[:2], -1, -1)), dim=-1)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, places: Tensor | None) -> Tensor:
     """Return softmax(q kᵀ) v; all are filled up with zeros to one size, for the fast forms.
 
     Those of GPUs take multiples of 8 only.
     """
+    key = _widen(key, places)
     size, width = value.shape[-1], key.shape[-1]
     wide = width if key.device.type == "cpu" else -(-width // 8) * 8
     query, key, filled = (
@@ -105,31 +110,32 @@ class _Attention(torch.autograd.Function):
     """Attention whose passes are made of matrix products, which CPUs have units for."""
 
     @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, places: Tensor | None) -> Tensor:
         heads, tokens = query.shape[:2].numel(), query.shape[2]
         if heads * tokens * key.shape[2] > _KEPT:
-            ctx.save_for_backward(query, key, value)
-            return _attend(query, key, value)
+            ctx.save_for_backward(query, key, value, places)
+            return _attend(query, key, value, places)
         # Autocast would widen the weights.
         with torch.autocast(query.device.type, enabled=False):
-            weights = _weigh(query.flatten(0, 1), key.flatten(0, 1))
+            weights = _weigh(query.flatten(0, 1), _widen(key, places).flatten(0, 1))
             mixed: Tensor = torch.bmm(weights, value.flatten(0, 1)).view(*query.shape[:3], -1)
-        ctx.save_for_backward(query, key, value, weights)
+        ctx.save_for_backward(query, key, value, places, weights)
         return mixed
 
     @staticmethod
-    def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        query, key, value, *known = ctx.saved_tensors
-        saved = query, key, value
-        heads = tuple(each.flatten(0, 1) for each in (*saved, wanted))
-        step = max(1, _CHUNK // (heads[0].shape[1] * heads[1].shape[1]))
+    def backward(ctx: Any, wanted: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        query, key, value, places, *known = ctx.saved_tensors
+        heads = (each.flatten(0, 1) for each in (query, _widen(key, places), value, wanted))
+        step = max(1, _CHUNK // (query.shape[2] * key.shape[2]))
         parts = [
-            _derive(*each) for each in zip(*(each.split(step) for each in (*heads, *known)), strict=True)
+            _derive(key.shape[-1], *each)
+            for each in zip(*(each.split(step) for each in (*heads, *known)), strict=True)
         ]
         by_query, by_key, by_value = (
-            torch.cat(each).view_as(like) for each, like in zip(zip(*parts, strict=True), saved, strict=True)
+            torch.cat(each).view_as(like)
+            for each, like in zip(zip(*parts, strict=True), (query, key, value), strict=True)
         )
-        return by_query, by_key, by_value
+        return by_query, by_key, by_value, None
 
 
 def _weigh(query: Tensor, key: Tensor) -> Tensor:
@@ -138,16 +144,19 @@ def _weigh(query: Tensor, key: Tensor) -> Tensor:
 
 
 def _derive(
-    query: Tensor, key: Tensor, value: Tensor, wanted: Tensor, weights: Tensor | None = None
+    size: int, query: Tensor, key: Tensor, value: Tensor, wanted: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the derivatives by queries, keys and values [heads, tokens, dims] of some heads."""
+    """Return the derivatives by queries, the first ``size`` dimensions of keys, and values, of some heads.
+
+    All are [heads, tokens, dims]. The other dimensions of keys are places, which nothing moves.
+    """
     weights = _weigh(query, key) if weights is None else weights
     value_part = _multiply_transposed(weights, wanted)
     by_weight = torch.bmm(wanted, value.transpose(1, 2))
     # In place: writing as much to other memory takes longer than what is computed.
     derive = torch.ops.aten._softmax_backward_data
     by_product = derive(by_weight, weights, -1, weights.dtype, grad_input=by_weight)
-    return torch.bmm(by_product, key), _multiply_transposed(by_product, query), value_part
+    return torch.bmm(by_product, key), _multiply_transposed(by_product, query[..., :size]), value_part
 
 
 def _multiply_transposed(weights: Tensor, right: Tensor) -> Tensor:
