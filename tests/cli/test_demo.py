@@ -51,5 +51,8 @@ def test_a_finished_demo_is_kept_and_ends_with_one_line_of_json(capsys: pytest.C
     capsys.readouterr()
     assert main(["demo", "--out", "shown", "--json"]) == 0
     (line,) = capsys.readouterr().out.splitlines()
-    assert json.loads(line)["archive"] == "shown/archive"
+    found = json.loads(line)
+    assert list(found) == ["sample", "slim", "condense"]
+    assert (found["sample"]["exact"], found["sample"]["folder"]) == (True, "shown/sample")
+    assert (found["slim"]["model"], found["condense"]["archive"]) == ("shown/slim/model", "shown/archive")
     assert {path: path.stat().st_mtime_ns for path in made} == made

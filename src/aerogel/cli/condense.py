@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
@@ -58,13 +58,19 @@ def condense_command(
     config = gather_config(data, settings)
     folder = choose_folder(config, settings.out)
     screen = Screen(json_wanted=json)
-    return run_condense(config, folder, screen, overwrite=settings.overwrite, compare=not no_compare)
+    figures = show_condensing(config, folder, screen, overwrite=settings.overwrite, compare=not no_compare)
+    if figures is not None:
+        screen.end(figures)
+    return OK
 
 
-def run_condense(
+def show_condensing(
     config: CondenseConfig, folder: Path, screen: Screen, *, overwrite: bool = False, compare: bool = True
-) -> int:
-    """Run everything; show the accuracies, the receipt and where things are. The demo does the same."""
+) -> dict[str, Any] | None:
+    """Run everything; show the accuracies, the receipt and where things are; return the figures.
+
+    Of several processes all but the first return None. The demo does the same.
+    """
     from aerogel.condense.account import describe
     from aerogel.condense.api import condense
 
@@ -77,7 +83,7 @@ def run_condense(
         compare=compare,
     )
     if not result.pipeline.leads:
-        return OK
+        return None
     report = describe(result)
     page = write_page(report, folder / "report.html", screen)
     _show_rows(result, screen)
@@ -87,8 +93,7 @@ def run_condense(
     if page is not None:
         screen.say(f"report         {page}")
     places = {"folder": str(folder), "archive": str(archive), "report": None if page is None else str(page)}
-    screen.end({**result.to_dict(), **places})
-    return OK
+    return {**result.to_dict(), **places}
 
 
 def write_page(report: Report, path: Path, screen: Screen) -> Path | None:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from aerogel.cli.condense import run_condense
+from aerogel.cli.condense import show_condensing
+from aerogel.cli.failures import OK
 from aerogel.cli.invocation import read_command
 from aerogel.cli.screen import Screen
 from aerogel.cli.settings import Flag, Settings, choose_folder, gather_config
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from aerogel.parallel.sampling import Request
 
 MODEL = "aerogel/fashion-unet"
+_FIGURES = ("exact", "paid", "saved", "lost")
 
 EXAMPLES = """Examples:
   aerogel demo
@@ -33,7 +35,9 @@ def demo_command(
     overwrite: Annotated[
         bool, Flag, Parameter(help="Replace stages that other settings made in that folder.")
     ] = False,
-    json: Annotated[bool, Flag, Parameter(help="End with one line of JSON on stdout.")] = False,
+    json: Annotated[
+        bool, Flag, Parameter(help="End with one line of JSON on stdout: sample, slim and condense.")
+    ] = False,
 ) -> int:
     """Sample on two processes, slim a segmenter, condense real digits; minutes.
 
@@ -51,11 +55,13 @@ def demo_command(
     # Networks this small gain nothing from threads, and lose a lot where other work keeps the cores busy.
     with limit_threads(1):
         announce(f"sampling {MODEL} in turn and on two processes, into {folder / 'sample'}")
-        show_sampling(folder / "sample", screen, overwrite=overwrite)
+        sampled = show_sampling(folder / "sample", screen, overwrite=overwrite)
         announce(f"slimming {slimming.model} by {slimming.ratio:.0%} into {slim_folder}: minutes")
-        show_slimming(slimming, slim_folder, screen, overwrite=overwrite)
+        slimmed = show_slimming(slimming, slim_folder, screen, overwrite=overwrite)
         announce(f"condensing {config.dataset} to {config.ipc} images per class in {folder}: minutes")
-        return run_condense(config, folder, screen, overwrite=overwrite)
+        condensed = show_condensing(config, folder, screen, overwrite=overwrite)
+    screen.end({"sample": sampled, "slim": slimmed, "condense": condensed})
+    return OK
 
 
 def choose_request() -> Request:
@@ -65,8 +71,8 @@ def choose_request() -> Request:
     return Request(classes=tuple(str(number) for number in range(10)), steps=50, guidance=None)
 
 
-def show_sampling(folder: Path, screen: Screen, *, overwrite: bool) -> None:
-    """Sample in turn and on two processes, and show the receipt; a finished ``folder`` is kept."""
+def show_sampling(folder: Path, screen: Screen, *, overwrite: bool) -> dict[str, Any]:
+    """Sample in turn and on two processes; show the receipt and return it; a finished ``folder`` is kept."""
     from aerogel.core.stages import Stage, run_stage
     from aerogel.parallel.config import ParallelConfig
 
@@ -79,9 +85,11 @@ def show_sampling(folder: Path, screen: Screen, *, overwrite: bool) -> None:
         return run_trial(work, request, config)
 
     facts = run_stage(stage, build, overwrite=overwrite).facts
-    rows = [(group, *line) for group in ("paid", "saved", "lost") for line in facts[group]]
+    rows = [(group, *line) for group in _FIGURES[1:] for line in facts[group]]
     screen.show_table(f"{MODEL}: the receipt", ("", "what", "value", "note"), rows, right=("value",))
-    screen.say(f"pictures and report  {(folder / 'report.html').resolve()}\n")
+    page = (folder / "report.html").resolve()
+    screen.say(f"pictures and report  {page}\n")
+    return {**{name: facts[name] for name in _FIGURES}, "folder": str(folder), "report": str(page)}
 
 
 def run_trial(work: Path, request: Request, config: Any) -> dict[str, Any]:

@@ -16,18 +16,18 @@ from aerogel.errors import FolderExistsError
 def test_the_recipes_run_on_one_thread_of_the_cpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     seen: dict[str, Any] = {}
 
-    def run(config: Any, folder: Path, screen: Any, *, overwrite: bool) -> int:
+    def run(config: Any, folder: Path, screen: Any, *, overwrite: bool) -> dict[str, Any]:
         import torch
 
         seen.update(config=config, folder=folder, overwrite=overwrite, threads=torch.get_num_threads())
-        return 0
+        return {}
 
     def show(config: Any, folder: Path, screen: Any, *, overwrite: bool) -> None:
         parts.append(folder)
         seen.update(slimming=config)
 
     parts: list[Path] = []
-    monkeypatch.setattr(demo, "run_condense", run)
+    monkeypatch.setattr(demo, "show_condensing", run)
     monkeypatch.setattr(demo, "show_slimming", show)
     monkeypatch.setattr(demo, "show_sampling", lambda folder, screen, *, overwrite: parts.append(folder))
     assert demo_command(out=tmp_path / "x") == 0
@@ -59,7 +59,7 @@ def test_what_is_sampled_is_kept(
     def run_trial(work: Path, request: Any, config: Any) -> dict[str, Any]:
         worked.append((request.steps, config.components))
         (work / "report.html").write_text("a report")
-        return {"paid": [["devices", "2", ""]], "saved": [["time", "1.9", "note"]], "lost": []}
+        return {"exact": True, "paid": [["devices", "2", ""]], "saved": [["time", "1.9", "note"]], "lost": []}
 
     monkeypatch.setattr(demo, "run_trial", run_trial)
     for _ in range(2):
