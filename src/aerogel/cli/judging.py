@@ -55,6 +55,9 @@ class JudgeSettings:
             help="What the model is shown: point, centre, stored or box; may be repeated. All but stored.",
         ),
     ] = ("point", "centre", "box")
+    points: Annotated[
+        int, Parameter(group=JUDGED, help="Random points asked about each object, whose scores are averaged.")
+    ] = 1
     no_boundary: Annotated[bool, Flag, Parameter(group=JUDGED, help="Do not measure boundary IoU.")] = False
     seed: Annotated[int, Parameter(group=JUDGED, help="What the random points depend on.")] = 0
     device: Annotated[str, Parameter(group=JUDGED, help='"auto", "cpu", "cuda" or "cuda:1".')] = "auto"
@@ -139,6 +142,7 @@ def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = 
         prompts=settings.prompts,
         teacher=None if teacher is None else open_segmenter(teacher).to(device.value),
         boundary=not settings.no_boundary,
+        points=settings.points,
         seed=settings.seed,
         name=model,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Sized
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ def evaluate(
     prompts: Sequence[PromptKind] = ("point", "centre", "box"),
     teacher: Any = None,
     boundary: bool = True,
+    points: int = 1,
     seed: int = 0,
     chunk: int = 16,
     canvas: Canvas | None = None,
@@ -41,6 +42,8 @@ def evaluate(
     pixel farthest from its border, "stored", the data set's own point, "box".
     teacher: a second model; ours is also compared with its masks for the same prompts.
     boundary: also measure the IoU of the boundary bands.
+    points: how many random points, one after the other, are asked about each object: its score for "point" is
+    their mean, so that less of it is chance. 1 is the published protocol.
     seed: that of the random points; they also depend on the ids of photo and object, and on nothing else.
     chunk: how many objects are decoded at once; memory grows with it, results do not depend on it but for
     rounding.
@@ -50,13 +53,13 @@ def evaluate(
     Ground truth and masks are compared in the photo's own size.
 
     Raises:
-        ConfigError: unknown or no prompts, or a chunk below 1.
+        ConfigError: unknown or no prompts, or points or a chunk below 1.
         DataError: no photos, two of the same id, or a model whose answers are not masks.
     """
-    _check(prompts, chunk)
+    _check(prompts, points, chunk)
     student = Segmenter(model, canvas or Canvas.of(model))
     tutor = None if teacher is None else Segmenter(teacher, teacher_canvas or Canvas.of(teacher))
-    book = _Book(boundary)
+    book, turns = _Book(boundary), {each: points if each == "point" else 1 for each in prompts}
     images: list[str] = []
     objects: list[str] = []
     seen: set[str] = set()
@@ -73,36 +76,41 @@ def evaluate(
         taught = None if tutor is None else tutor.encode(photo.image)
         for start in range(0, len(photo), chunk):
             rows = range(start, min(start + chunk, len(photo)))
-            _score(book, photo, rows, prompts, encoded, taught, seed)
+            _score(book, photo, rows, turns, encoded, taught, seed)
     if not objects:
         raise DataError(compose("photos with at least one object", "none", "see open_segments"))
-    return Evaluation(name or type(model).__name__, tuple(images), tuple(objects), book.close(), seed)
+    rows_found = book.close()
+    return Evaluation(name or type(model).__name__, tuple(images), tuple(objects), rows_found, seed, points)
 
 
 def _score(
     book: _Book,
     photo: SegmentedPhoto,
     rows: range,
-    prompts: Sequence[PromptKind],
+    turns: Mapping[PromptKind, int],
     encoded: EncodedPhoto,
     taught: EncodedPhoto | None,
     seed: int,
 ) -> None:
+    """Score some objects; ``turns`` says how often each kind of prompt is made."""
     masks = photo.masks(rows)
     device = encoded.segmenter.device
     truth = book.look_at(torch.from_numpy(masks).to(device))
     filled = book.look_at(fill_boxes(photo.boxes[rows.start : rows.stop], photo.size).to(device))
-    book.add("filled box", "box", "truth", filled, truth)
-    for kind in prompts:
-        prompt = make_prompts(photo, kind, rows, masks, seed=seed)
-        ours = book.look_at(encoded.segment(kind, prompt))
-        book.add("model", kind, "truth", ours, truth)
+    book.add("filled box", "box", "truth", [(filled, truth)])
+    for kind, count in turns.items():
+        asked = [make_prompts(photo, kind, rows, masks, seed=seed, turn=turn) for turn in range(count)]
+        ours = [book.look_at(encoded.segment(kind, prompt)) for prompt in asked]
+        book.add("model", kind, "truth", [(each, truth) for each in ours])
         if taught is None:
             continue
-        theirs = book.look_at(taught.segment(kind, prompt).to(device))
-        book.add("model", kind, "teacher", ours, theirs)
+        theirs = [book.look_at(taught.segment(kind, prompt).to(device)) for prompt in asked]
+        book.add("model", kind, "teacher", list(zip(ours, theirs, strict=True)))
         if kind == "box":
-            book.add("filled box", kind, "teacher", filled, theirs)
+            book.add("filled box", kind, "teacher", [(filled, each) for each in theirs])
+
+
+_Look = tuple[Tensor, Tensor | None]
 
 
 class _Book:
@@ -113,21 +121,22 @@ class _Book:
         self._whole: dict[tuple[Predictor, str, Reference], list[float]] = defaultdict(list)
         self._edges: dict[tuple[Predictor, str, Reference], list[float]] = defaultdict(list)
 
-    def look_at(self, masks: Tensor) -> tuple[Tensor, Tensor | None]:
+    def look_at(self, masks: Tensor) -> _Look:
         return masks, boundary_band(masks) if self._boundary else None
 
     def add(
-        self,
-        predictor: Predictor,
-        prompt: str,
-        reference: Reference,
-        ours: tuple[Tensor, Tensor | None],
-        theirs: tuple[Tensor, Tensor | None],
+        self, predictor: Predictor, prompt: str, reference: Reference, pairs: Sequence[tuple[_Look, _Look]]
     ) -> None:
+        """Add the scores of some objects, each the mean over ``pairs`` of looks at them."""
         key = (predictor, prompt, reference)
-        self._whole[key] += mask_iou(ours[0], theirs[0]).tolist()
-        if ours[1] is not None and theirs[1] is not None:
-            self._edges[key] += mask_iou(ours[1], theirs[1]).tolist()
+        self._whole[key] += _average([mask_iou(ours[0], theirs[0]) for ours, theirs in pairs])
+        edges = [
+            mask_iou(ours[1], theirs[1])
+            for ours, theirs in pairs
+            if ours[1] is not None and theirs[1] is not None
+        ]
+        if edges:
+            self._edges[key] += _average(edges)
 
     def close(self) -> tuple[Scores, ...]:
         return tuple(
@@ -136,12 +145,19 @@ class _Book:
         )
 
 
-def _check(prompts: Sequence[PromptKind], chunk: int) -> None:
+def _average(scores: Sequence[Tensor]) -> list[float]:
+    found: list[float] = torch.stack(list(scores)).mean(0).tolist()
+    return found
+
+
+def _check(prompts: Sequence[PromptKind], points: int, chunk: int) -> None:
     listed = [prompts] if isinstance(prompts, str) else list(prompts)
     unknown = [each for each in listed if each not in PROMPT_KINDS]
     if unknown or not listed or isinstance(prompts, str) or len(set(listed)) != len(listed):
         near = nearest(str(unknown[0]), list(PROMPT_KINDS)) if unknown else None
         remedy = f"did you mean {near!r}?" if near else "pass a tuple of them, each once"
         raise ConfigError(compose(f"prompts among {', '.join(PROMPT_KINDS)}", repr(prompts), remedy))
+    if points < 1:
+        raise ConfigError(compose("at least 1 point for each object", repr(points), "pass for example 4"))
     if chunk < 1:
         raise ConfigError(compose("a chunk of at least 1 object", repr(chunk), "pass for example 16"))

@@ -19,13 +19,19 @@ PROMPT_KINDS: tuple[PromptKind, ...] = ("point", "centre", "stored", "box")
 
 
 def make_prompts(
-    photo: SegmentedPhoto, kind: PromptKind, rows: Sequence[int], masks: NDArray[np.bool_], *, seed: int = 0
+    photo: SegmentedPhoto,
+    kind: PromptKind,
+    rows: Sequence[int],
+    masks: NDArray[np.bool_],
+    *,
+    seed: int = 0,
+    turn: int = 0,
 ) -> NDArray[np.float64]:
     """Make the prompts of some objects of a photo, whose ``masks`` are [len(rows), H, W].
 
     Points are [len(rows), 2], x and y as numbers of a pixel; boxes are [len(rows), 4], x and y of two
-    corners. "point" draws a pixel of the mask, "centre" takes the one farthest from its border, "stored" the
-    point that the data set gives, as SA-1B does; "box" is the data set's box.
+    corners. "point" draws a pixel of the mask, another in each ``turn``; "centre" takes the one farthest from
+    its border, "stored" the point that the data set gives, as SA-1B does; "box" is the data set's box.
 
     Raises:
         DataError: an empty mask, or no stored points.
@@ -40,7 +46,7 @@ def make_prompts(
         return photo.points[list(rows)]
     if kind == "point":
         drawn = [
-            draw_point(mask, seed=seed, image=photo.identifier, name=photo.objects[row])
+            draw_point(mask, seed=seed, image=photo.identifier, name=photo.objects[row], turn=turn)
             for row, mask in zip(rows, masks, strict=True)
         ]
     elif kind == "centre":
@@ -50,11 +56,13 @@ def make_prompts(
     return np.array(drawn, dtype=np.float64).reshape(-1, 2)
 
 
-def draw_point(mask: NDArray[np.bool_], *, seed: int, image: str, name: str) -> tuple[int, int]:
+def draw_point(
+    mask: NDArray[np.bool_], *, seed: int, image: str, name: str, turn: int = 0
+) -> tuple[int, int]:
     """Draw a pixel of a mask [H, W], each as likely as the other; the result is its x and y.
 
-    It depends on the seed, the mask and the ids of image and object alone: not on which other objects, images
-    or models are looked at.
+    It depends on the seed, the turn, the mask and the ids of image and object alone: not on which other
+    objects, images or models are looked at.
 
     Raises:
         DataError: an empty mask.
@@ -62,7 +70,9 @@ def draw_point(mask: NDArray[np.bool_], *, seed: int, image: str, name: str) -> 
     pixels = np.flatnonzero(mask)
     if not len(pixels):
         raise _empty(image, name)
-    draw = uniforms(derive_seed(seed, "point", image, name), "point", 0, np.zeros(1, dtype=np.int64), 1)[0, 0]
+    draw = uniforms(derive_seed(seed, "point", image, name), "point", turn, np.zeros(1, dtype=np.int64), 1)[
+        0, 0
+    ]
     # The product may round up to the number of pixels.
     y, x = divmod(int(pixels[min(int(draw * len(pixels)), len(pixels) - 1)]), mask.shape[1])
     return x, y

@@ -59,7 +59,8 @@ class Scores:
 class Evaluation:
     """What one model scored on N objects: the ids of each object's image and of the object, and the rows.
 
-    ``seed`` is that of the prompts: two evaluations compare only where all of these agree.
+    ``seed`` is that of the prompts, ``points`` how many random ones each object was asked about: two
+    evaluations compare only where all of these agree.
     """
 
     model: str
@@ -67,6 +68,7 @@ class Evaluation:
     objects: tuple[str, ...]
     rows: tuple[Scores, ...]
     seed: int = 0
+    points: int = 1
 
     def row(self, prompt: str, reference: Reference = "truth", predictor: Predictor = "model") -> Scores:
         """Return one row.
@@ -109,6 +111,7 @@ class Evaluation:
         data: dict[str, Any] = {
             "model": self.model,
             "seed": self.seed,
+            "points": self.points,
             "image_count": len(set(self.images)),
             "object_count": len(self.objects),
             "rows": [self._row_to_dict(scores, per_object) for scores in self.rows],
@@ -137,7 +140,9 @@ class Evaluation:
                 )
                 for each in data["rows"]
             )
-            found = cls(data["model"], tuple(data["images"]), tuple(data["objects"]), rows, data["seed"])
+            images, objects = tuple(data["images"]), tuple(data["objects"])
+            # Files from before several points could be asked hold scores of one.
+            found = cls(data["model"], images, objects, rows, data["seed"], int(data.get("points", 1)))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             got = f"{type(error).__name__}: {error}"
             remedy = "pass what to_dict(per_object=True) returned"
@@ -223,12 +228,12 @@ def compare(ours: Evaluation, theirs: Evaluation, *, weight: Weight = "value") -
     zero on too many images for a ratio.
 
     Raises:
-        MismatchError: other objects, another seed or no row in common.
+        MismatchError: other objects, another seed or number of points, or no row in common.
         DataError: fewer than two images.
     """
-    same = (ours.images, ours.objects, ours.seed) == (theirs.images, theirs.objects, theirs.seed)
-    if not same:
-        got = f"{len(ours.objects):,} and {len(theirs.objects):,}, not all the same, or other seeds"
+    asked, also = ((each.images, each.objects, each.seed, each.points) for each in (ours, theirs))
+    if asked != also:
+        got = f"{len(ours.objects):,} and {len(theirs.objects):,}, not all the same, or other seeds or points"
         raise MismatchError(
             compose("evaluations of the same objects and prompts", got, "evaluate both on the same photos")
         )

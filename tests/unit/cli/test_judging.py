@@ -72,6 +72,17 @@ def test_json_is_the_only_line_and_a_teacher_adds_rows(
     assert found["image_count"] == 2 and "boundary_iou" not in found["rows"][0]
 
 
+def test_several_points_of_each_object(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [str(place / "one"), str(place / "photos.parquet"), "--prompt", "point", "--no-boundary"]
+    means = []
+    for count in ("1", "5"):
+        assert main(["slim", "eval", "--json", *words, "--points", count]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["points"] == int(count)
+        means.append(found["rows"][-1]["iou"]["mean"])
+    assert means[0] != means[1]
+
+
 def test_a_model_and_a_file_of_scores_are_compared(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

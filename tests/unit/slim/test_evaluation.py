@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from aerogel.measure.masks import boundary_iou, fill_boxes, mask_iou
 from aerogel.slim.canvas import Canvas
 from aerogel.slim.evaluation import evaluate
 from aerogel.slim.prompts import make_prompts
-from aerogel.slim.scores import compare
+from aerogel.slim.scores import Evaluation, compare
 from aerogel.slim.segmenter import Segmenter
 from aerogel.zoo.objects import SegmentedPhoto
 from tests.unit.slim.stand_ins import Oracle, one_mask, rectangles, tiny_sam
@@ -105,6 +106,30 @@ def test_chunks_and_other_photos_change_nothing() -> None:
     assert evaluate(model, photos, seed=1).row("centre") == whole.row("centre")
 
 
+def test_several_points_are_the_mean_of_each() -> None:
+    model, teacher = tiny_sam(0), tiny_sam(1)
+    photo = rectangles(0)
+    found = evaluate(model, [photo, rectangles(1)], teacher=teacher, points=3, chunk=2)
+    encoded, taught = (Segmenter(m, Canvas(64)).encode(photo.image) for m in (model, teacher))
+    masks, rows = photo.masks(), range(len(photo))
+    turns = [make_prompts(photo, "point", rows, masks, turn=turn) for turn in range(3)]
+    ours, theirs = ([each.segment("point", turn) for turn in turns] for each in (encoded, taught))
+    scores = found.row("point")
+    assert scores.iou[: len(photo)] == approx_mean(mask_iou(each, masks) for each in ours)
+    assert scores.boundary_iou is not None
+    assert scores.boundary_iou[: len(photo)] == approx_mean(boundary_iou(each, masks) for each in ours)
+    alike = [mask_iou(one, other) for one, other in zip(ours, theirs, strict=True)]
+    assert found.row("point", "teacher").iou[: len(photo)] == approx_mean(alike)
+    once = evaluate(model, [photo, rectangles(1)], teacher=teacher, chunk=2)
+    assert found.row("box") == once.row("box") and found.row("point") != once.row("point")
+    assert Evaluation.from_dict(found.to_dict()) == found
+
+
+def approx_mean(scores: Iterable[torch.Tensor]) -> Any:
+    """Return what equals the mean over turns of the scores of each object, to rounding."""
+    return pytest.approx(torch.stack(list(scores)).mean(0).tolist())
+
+
 def test_a_model_is_its_own_teacher_and_equals_itself() -> None:
     model = tiny_sam().train()
     photos = [rectangles(0), rectangles(1)]
@@ -133,6 +158,7 @@ def test_stored_points_and_no_boundaries() -> None:
         ({"prompts": "box"}, "prompts among"),
         ({"prompts": ("box", "box")}, "each once"),
         ({"chunk": 0}, "a chunk"),
+        ({"points": 0}, "at least 1 point"),
     ],
 )
 def test_bad_arguments_are_refused_before_work(options: dict[str, Any], words: str) -> None:

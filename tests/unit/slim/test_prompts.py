@@ -78,7 +78,7 @@ def test_random_points_are_uniform_over_the_mask() -> None:
     assert (np.abs(counts[mask] - 500) < 4 * np.sqrt(2000 * 0.25 * 0.75)).all()
 
 
-def test_random_points_depend_on_seed_image_and_object_only() -> None:
+def test_random_points_depend_on_seed_turn_image_and_object_only() -> None:
     mask = np.ones((100, 100), bool)
     first = draw_point(mask, seed=0, image="a", name="1")
     assert draw_point(mask, seed=0, image="a", name="1") == first
@@ -86,8 +86,9 @@ def test_random_points_depend_on_seed_image_and_object_only() -> None:
         draw_point(mask, seed=1, image="a", name="1"),
         draw_point(mask, seed=0, image="b", name="1"),
         draw_point(mask, seed=0, image="a", name="2"),
+        draw_point(mask, seed=0, image="a", name="1", turn=1),
     }
-    assert len(others | {first}) == 4
+    assert len(others | {first}) == 5
     photo = rectangles()
     whole = make_prompts(photo, "point", range(3), photo.masks())
     last = make_prompts(photo, "point", [2], photo.masks([2]))

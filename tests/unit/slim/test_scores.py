@@ -108,6 +108,7 @@ def test_what_does_not_pair_is_refused() -> None:
     found = evaluation()
     for other in (
         replace(found, seed=4),
+        replace(found, points=2),
         replace(found, objects=found.objects[::-1]),
         replace(found, images=found.images[::-1]),
     ):
