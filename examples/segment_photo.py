@@ -2,8 +2,9 @@
 
     python examples/segment_photo.py [MODEL]
 
-MODEL is the segmenter that ships if not given; a folder that `aerogel slim` made will do, as "slim-sam" of
-slim_photos.py, and so will any SAM of transformers. Writes segmented.png: on the left the mask of the point.
+MODEL is the segmenter that ships if not given; the folder "model" of a run of `aerogel slim` will do, or
+"slim-sam" of slim_photos.py, and so will any SAM of transformers. Writes segmented.png: on the left the mask
+of the point.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from aerogel.cli.screen import Screen
 from aerogel.cli.settings import Flag
 
 EXAMPLES = """Examples:
-  aerogel export slim-sam/model --out slim-onnx
+  aerogel export slim-run/model --out slim-onnx
   aerogel export facebook/sam-vit-base --out sam-onnx --fp16 --quantise
 """
 

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from aerogel.slim.scores import Comparison, Evaluation
 
 EVAL_EXAMPLES = """Examples:
-  aerogel slim eval slim-sam/model sa1b/ --limit 200
-  aerogel slim eval slim-sam/model photos.parquet --teacher sam/ --out slim.json
+  aerogel slim eval slim-run/model sa1b/ --limit 200
+  aerogel slim eval slim-run/model photos.parquet --teacher sam/ --out slim.json
   aerogel slim eval sam/ instances.json --images val2017/ --prompt box
 """
 COMPARE_EXAMPLES = """Examples:
-  aerogel slim compare slim-sam/model sam/ --data sa1b/ --limit 200
+  aerogel slim compare slim-run/model sam/ --data sa1b/ --limit 200
   aerogel slim compare slim.json sam.json
 """
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
   aerogel report condensed-train-ipc10
-  aerogel report slim-sam
+  aerogel report slim-run
   aerogel report condensed-train-ipc10 --out train.html
 """
 

@@ -93,9 +93,10 @@ def plan_command(
 ) -> int:
     """Show what would stay, and write the plan; nothing is trained.
 
-    All channels are ranked on the model as it is. A slimming ranks the bottlenecks
-    after the embedding was cut and aligned, so its own plan may differ. The plan is
-    written to --out, plan.json if not given.
+    All channels are ranked on the model as it is. A slimming turns the model first,
+    unless that is off, and ranks the bottlenecks after the embedding was cut and
+    aligned, so its own plan lists others. The plan is written to --out, plan.json if
+    not given; what is set of the training plays no part.
     """
     from aerogel.core.devices import choose_device
     from aerogel.core.progress import announce

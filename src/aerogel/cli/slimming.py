@@ -65,9 +65,9 @@ class SlimSettings:
     criterion: Annotated[
         str | None, Parameter(group=HOW, help="How channels are ranked; channel-fisher.")
     ] = None
-    epochs: Annotated[int | None, Parameter(group=HOW, help="Passes over the photos in each aligning.")] = (
-        None
-    )
+    epochs: Annotated[
+        int | None, Parameter(group=HOW, help="Passes over the photos in each aligning; 20.")
+    ] = None
     mask_epochs: Annotated[
         int | None,
         Parameter(group=HOW, help="Passes that then teach encoder and mask decoder the model's masks; 0."),
@@ -89,7 +89,8 @@ class SlimSettings:
         Parameter(group=WHERE, help='Of the saved model: "auto", "float32", "float16", "bfloat16".'),
     ] = None
     out: Annotated[
-        Path | None, Parameter(group=WHERE, help="Folder of the run; slim-MODEL-RATIO if not given.")
+        Path | None,
+        Parameter(group=WHERE, help="Folder of the run, slim-MODEL-RATIO if not given; of a plan, its file."),
     ] = None
     overwrite: Annotated[
         bool, Flag, Parameter(group=WHERE, help="Replace stages that other settings made in that folder.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -113,11 +114,16 @@ def save_segmenter(model: Any, folder: Path) -> None:
 
 
 def weigh(model: Any, dtype: torch.dtype) -> dict[str, Any]:
-    """Return parameters, bytes in ``dtype`` and the encoder's multiply-accumulates for one image."""
+    """Return parameters, bytes in ``dtype``, the encoder's multiply-accumulates for one image, and widths.
+
+    "mlp_dim" is the mean over blocks.
+    """
     encoder = getattr(model, "vision_encoder", model)
     vision = encoder.config
     macs = count_macs(encoder, (1, 3, vision.image_size, vision.image_size))
     parameters = int(count_parameters(model).value)
+    # Of widths of their own in every block the model's configuration names the largest.
+    mlps = getattr(vision, "mlp_dim_per_block", None) or [vision.mlp_dim]
     return {
         "parameters": parameters,
         "encoder_parameters": int(count_parameters(encoder).value),
@@ -126,7 +132,7 @@ def weigh(model: Any, dtype: torch.dtype) -> dict[str, Any]:
         "macs_with_attention": macs.with_attention,
         "hidden_size": vision.hidden_size,
         "heads": vision.num_attention_heads,
-        "mlp_dim": vision.mlp_dim,
+        "mlp_dim": round(fmean(mlps)),
         "blocks": vision.num_hidden_layers,
         "image_size": vision.image_size,
     }

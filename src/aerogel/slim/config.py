@@ -124,7 +124,8 @@ class AlignConfig:
     AdamW's; 0 is none. ``ema`` above 0 ends with the moving average of the weights, decaying by that factor
     a step.
 
-    The features weigh in for ``weight_epochs`` epochs (N in eq. 8; the published code has 11 there).
+    The features weigh in for ``weight_epochs`` epochs (N in eq. 8; None: the first half of them, as the
+    published 10 of 20; the published code has 11 in eq. 8).
     ``weighting`` "paper" is constant at ``weight`` for bottlenecks and falling ("dynamic") for the embedding.
     ``repair_qkv`` lets queries, keys and values of global blocks count, which the published code forgets.
     ``mask_padding`` "all" leaves out what fills up windows and photos, "windows" the former, "none" nothing,
@@ -152,7 +153,7 @@ class AlignConfig:
     clip: float = 0.0
     ema: float = 0.0
     weight: float = 0.5
-    weight_epochs: int = 10
+    weight_epochs: int | None = None
     weighting: Weighting = "paper"
     repair_qkv: bool = True
     mask_padding: Padding = "all"
@@ -163,6 +164,11 @@ class AlignConfig:
     augment: Augment = "none"
     views: int = 0
 
+    @property
+    def feature_epochs(self) -> int:
+        """Return for how many epochs, from the first, the features weigh in."""
+        return -(-self.epochs // 2) if self.weight_epochs is None else self.weight_epochs
+
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
         mistakes = []
@@ -170,8 +176,9 @@ class AlignConfig:
             if not getattr(self, name) > 0:
                 mistakes.append(f"{name}: expected a number above 0; got {getattr(self, name)}")
         for name in ("weight_decay", "clip", "weight_epochs", "cache_bytes", "views"):
-            if not getattr(self, name) >= 0:
-                mistakes.append(f"{name}: expected 0 or more; got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                mistakes.append(f"{name}: expected 0 or more; got {value}")
         for name in ("ema", "weight", "warmup"):
             if not 0.0 <= getattr(self, name) < 1.0:
                 mistakes.append(f"{name}: expected a number from 0 to below 1; got {getattr(self, name)}")

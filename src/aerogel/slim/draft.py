@@ -34,7 +34,7 @@ class Draft:
         names = {
             "hidden_size": "channels of the residual stream",
             "heads": "heads",
-            "mlp_dim": "MLP channels",
+            "mlp_dim": "MLP channels of a block",
             "encoder_parameters": "parameters of the encoder",
             "parameters": "parameters in all",
             "macs": "linear MACs of the encoder",

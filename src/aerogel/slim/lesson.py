@@ -68,8 +68,8 @@ class Lesson:
             return 0.0
         falls = {"paper": self.phase == "embedding", "dynamic": True, "constant": False}[config.weighting]
         if falls:
-            return embedding_weight(epoch, config.weight_epochs)
-        return bottleneck_weight(epoch, config.weight_epochs, config.weight)
+            return embedding_weight(epoch, config.feature_epochs)
+        return bottleneck_weight(epoch, config.feature_epochs, config.weight)
 
 
 @dataclass(frozen=True)

@@ -77,11 +77,11 @@ def test_bottlenecks_take_the_teacher_live_and_outputs_photo_by_photo(tmp_path: 
     one = tutor(made, tmp_path, budget=1 << 20)
     one.examine(0, shown())
     assert calls == [2] and not list(tmp_path.iterdir())
-    one.examine(CONFIG.weight_epochs, shown())
+    one.examine(CONFIG.feature_epochs, shown())
     assert calls == [2, 1, 1] and len(list(tmp_path.rglob("*.safetensors"))) == 2
-    one.examine(CONFIG.weight_epochs, shown())
+    one.examine(CONFIG.feature_epochs, shown())
     assert calls == [2, 1, 1]
-    one.examine(CONFIG.weight_epochs, shown(again=False))
+    one.examine(CONFIG.feature_epochs, shown(again=False))
     assert calls == [2, 1, 1, 1, 1] and len(list(tmp_path.rglob("*.safetensors"))) == 2
 
 
@@ -92,7 +92,7 @@ def test_the_model_before_is_asked_while_it_weighs_in(tmp_path: Path) -> None:
     one.examine(0, shown())
     assert calls == [2]
     # At (N - 1 - n) / N = 0 already.
-    one.examine(CONFIG.weight_epochs - 1, shown())
+    one.examine(CONFIG.feature_epochs - 1, shown())
     assert calls == [2]
 
 
@@ -122,6 +122,9 @@ def test_weightings() -> None:
     assert weigh(one, "paper") == constant and weigh(two, "paper") == falling
     assert weigh(one, "dynamic") == falling and weigh(two, "constant") == constant
     assert weigh(Lesson("output", teacher), "constant") == [0.0] * 5
+    half = AlignConfig(epochs=7, weight=0.3)
+    assert [one.weigh(epoch, half) for epoch in range(7)] == [0.3] * 4 + [0.0] * 3
+    assert [two.weigh(epoch, half) for epoch in range(7)] == falling[:4] + [0.0] * 3
 
 
 def test_teachers_have_no_graph(tmp_path: Path) -> None:
