@@ -85,16 +85,13 @@ def eval_command(
     """
     from aerogel.core.files import write_text_atomic
 
-    if out is not None and out.exists() and not overwrite:
-        raise FolderExistsError(
-            compose(f"nothing at {out}", "a file", "choose another name, or add --overwrite")
-        )
-    found = judge(model, data, settings or JudgeSettings(), teacher)
     if out is not None:
-        write_text_atomic(out, notation.dumps(found.to_dict()) + "\n")
+        _require_writable(out, overwrite)
+    found = judge(model, data, settings or JudgeSettings(), teacher)
     screen = Screen(json_wanted=json)
     show_scores(found, screen)
     if out is not None:
+        write_text_atomic(out, notation.dumps(found.to_dict()) + "\n")
         screen.say(f"scores  {out}")
     screen.end(found.to_dict(per_object=False))
     return OK
@@ -122,6 +119,24 @@ def compare_command(
     show_differences(found, screen)
     screen.end(found.to_dict())
     return OK
+
+
+def _require_writable(out: Path, overwrite: bool) -> None:
+    """Refuse a place that scores cannot be written to, before they are made.
+
+    Raises:
+        FolderExistsError: a file is there, and is not to be replaced.
+        DataError: a folder is there, or its own folder cannot be made.
+    """
+    from aerogel.core.files import make_parents
+
+    if out.is_dir():
+        raise DataError(compose(f"a file or nothing at {out}", "a folder", "name a file, as in scores.json"))
+    if out.exists() and not overwrite:
+        raise FolderExistsError(
+            compose(f"nothing at {out}", "a file", "choose another name, or add --overwrite")
+        )
+    make_parents(out)
 
 
 def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = None) -> Evaluation:

@@ -14,7 +14,15 @@ from aerogel.core.canonical import canonical_json, parse_json, plain_value, show
 from aerogel.core.files import open_regular
 from aerogel.errors import DataError, IntegrityError, compose
 
-__all__ = ["MANIFEST_NAME", "MANIFEST_SCHEMA", "FileEntry", "Manifest", "find_name_fault", "read_manifest"]
+__all__ = [
+    "MANIFEST_NAME",
+    "MANIFEST_SCHEMA",
+    "FileEntry",
+    "Manifest",
+    "find_name_fault",
+    "is_sealed",
+    "read_manifest",
+]
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_SCHEMA = 1
@@ -128,6 +136,15 @@ def _seal_holds(raw: bytes) -> bool:
         return False
     blank = raw[: found.start(1)] + _BLANK.encode("ascii") + raw[found.end(1) :]
     return hashlib.sha256(blank).hexdigest().encode("ascii") == found[1]
+
+
+def is_sealed(folder: Path) -> bool:
+    """Tell whether a folder has a manifest of ours, sound or not."""
+    path = folder / MANIFEST_NAME
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return f'"{_FORMAT}"'.encode() in file.read(_MAX_MANIFEST_BYTES)
 
 
 def find_name_fault(name: str) -> str | None:

@@ -21,7 +21,7 @@ from aerogel.core.folders import (
     write_text_atomic,
 )
 from aerogel.core.locks import hold_lock
-from aerogel.core.manifests import MANIFEST_NAME, Manifest, read_manifest
+from aerogel.core.manifests import MANIFEST_NAME, Manifest, is_sealed, read_manifest
 from aerogel.core.progress import announce
 from aerogel.errors import DataError, FolderConflictError, FolderExistsError, IntegrityError, compose
 
@@ -106,6 +106,11 @@ def run_stage(
             manifest = verify_folder(partial, stage.kind)
         put_in_place(partial, target, overwrite=overwrite)
         return manifest
+
+
+def is_made(folder: Path) -> bool:
+    """Tell whether a folder is the work of Aerogel, finished or not."""
+    return is_sealed(folder) or (folder / _RECORD_NAME).is_file()
 
 
 def _find_finished(target: Path, stage: Stage, overwrite: bool) -> Manifest | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from aerogel.core.randomness import permutation
 from aerogel.errors import ConfigError, DataError, compose
@@ -21,14 +22,24 @@ from aerogel.zoo.photos import Photo
 
 _SHARES = (0.002, 0.9)
 _SAME = 0.85
+_SHOWN_PX = 512
 
 
 @dataclass(frozen=True)
 class _Masks:
-    stack: NDArray[np.bool_]
+    """Masks of one size, eight pixels to a byte."""
+
+    packed: NDArray[np.uint8]
+    size: tuple[int, int]
+
+    @classmethod
+    def of(cls, stack: NDArray[np.bool_]) -> _Masks:
+        return cls(np.packbits(stack.reshape(len(stack), -1), axis=1), (stack.shape[1], stack.shape[2]))
 
     def read(self, rows: Sequence[int]) -> NDArray[np.bool_]:
-        return self.stack[list(rows)]
+        height, width = self.size
+        plain = np.unpackbits(self.packed[list(rows)], axis=1, count=height * width)
+        return plain.reshape(-1, height, width).astype(bool)
 
 
 def find_objects(
@@ -36,9 +47,22 @@ def find_objects(
 ) -> tuple[SegmentedPhoto, ...]:
     """Return the photos with what the teacher finds at the points of a grid; those with none are left out.
 
-    Each photo is asked at ``grid`` x ``grid`` points for one mask each. Masks of 0.2 % to 90 % of the photo
-    count, of near equals (IoU above 0.85) the first, ``most`` in a photo, spread over the grid. The photos
-    carry the points, as ``points``, and the masks' boxes.
+    Photos are scaled down to the square that the teacher sees, or 512 pixels, where they are larger: it sees
+    no more of them, and masks of a dozen megapixels each would fill the memory. Each is asked at ``grid`` x
+    ``grid`` points for one mask each. Masks of 0.2 % to 90 % of the photo count, of near equals (IoU above
+    0.85) the first, ``most`` in a photo, spread over the grid. The photos carry the points, as ``points``,
+    and the masks' boxes.
+
+    Raises:
+        ConfigError: a grid or a number of masks below 1.
+    """
+    return tuple(look_for_objects(teacher, photos, grid=grid, most=most, canvas=canvas))
+
+
+def look_for_objects(
+    teacher: Any, photos: Iterable[Photo], *, grid: int = 5, most: int = 8, canvas: Canvas | None = None
+) -> Iterator[SegmentedPhoto]:
+    """Yield what `find_objects` returns, photo by photo.
 
     Raises:
         ConfigError: a grid or a number of masks below 1.
@@ -47,7 +71,7 @@ def find_objects(
         raise ConfigError(compose("grid and most of at least 1", f"{grid} and {most}", "raise them"))
     segmenter = Segmenter(teacher, canvas or Canvas.of(teacher))
     found = (_ask(segmenter, photo, grid, most) for photo in photos)
-    return tuple(photo for photo in found if photo is not None)
+    return (photo for photo in found if photo is not None)
 
 
 def measure_agreement(
@@ -80,10 +104,11 @@ def compare_masks(
 
 
 def _ask(segmenter: Segmenter, photo: Photo, grid: int, most: int) -> SegmentedPhoto | None:
-    height, width = photo.image.shape[:2]
+    image = _shrink(photo.image, max(segmenter.canvas.size_px, _SHOWN_PX))
+    height, width = image.shape[:2]
     along = (np.arange(grid) + 0.5) / grid
     points = np.stack(np.meshgrid(along * width, along * height), -1).reshape(-1, 2)
-    masks = segmenter.encode(photo.image).segment("stored", points).cpu().numpy()
+    masks = segmenter.encode(image).segment("stored", points).cpu().numpy()
     shares = masks.mean((1, 2))
     kept: list[int] = []
     for row in _scatter(len(points)):
@@ -96,13 +121,23 @@ def _ask(segmenter: Segmenter, photo: Photo, grid: int, most: int) -> SegmentedP
     stack = masks[kept]
     return SegmentedPhoto(
         identifier=photo.identifier,
-        image=photo.image,
+        image=image,
         objects=tuple(f"point-{row}" for row in kept),
         boxes=find_boxes(stack).numpy(),
         areas=stack.sum((1, 2)).astype(np.int64),
         points=points[kept],
-        source=_Masks(stack),
+        source=_Masks.of(stack),
     )
+
+
+def _shrink(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
+    """Return a photo uint8 [H, W, 3] whose long side is ``longest_px`` at most."""
+    height, width = image.shape[:2]
+    scale = longest_px / max(height, width)
+    if scale >= 1.0:
+        return image
+    wide, tall = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
+    return np.array(Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR))
 
 
 def _scatter(count: int) -> list[int]:

@@ -78,8 +78,9 @@ def estimate_bytes(student: nn.Module, lesson: Lesson, photos: int, config: Alig
     Raises:
         DataError: no family knows a model.
     """
-    cache = _plan_cache(Path(), lesson, "", photos, config)
-    return cache.need_bytes + 2 * measure_checkpoint(_find_trained(student, lesson), ema=config.ema > 0)
+    trained = _find_trained(student, lesson)
+    cache = _plan_cache(Path(), lesson, "", photos, config, trained)
+    return cache.need_bytes + cache.spare_bytes
 
 
 def align(
@@ -302,8 +303,8 @@ def _prepare(
     half = choose_dtype(config.dtype, device).value == "bfloat16"
     folder = work / CHECKPOINT_NAME
     precision = f"{identity['teacher']} {'bfloat16' if half else 'as it is'}"
-    planned = _plan_cache(cache or folder / "teacher", lesson, precision, len(photos), config)
     trained = _find_trained(student, lesson)
+    planned = _plan_cache(cache or folder / "teacher", lesson, precision, len(photos), config, trained)
     shares = {} if lesson.masks is None else {_DECODER: lesson.masks.decoder_lr / config.lr}
     optimiser = make_optimiser(trained, config, device, shares)
     tutor = Tutor(student, lesson, config, planned, device, half)
@@ -319,9 +320,19 @@ def _find_trained(student: nn.Module, lesson: Lesson) -> dict[str, nn.Parameter]
     return trained
 
 
-def _plan_cache(folder: Path, lesson: Lesson, teacher: str, photos: int, config: AlignConfig) -> TeacherCache:
+def _plan_cache(
+    folder: Path,
+    lesson: Lesson,
+    teacher: str,
+    photos: int,
+    config: AlignConfig,
+    trained: Mapping[str, nn.Parameter],
+) -> TeacherCache:
+    """Plan a cache that leaves room for two checkpoints."""
     shapes = find_family(lesson.teacher).locate(lesson.teacher).shape_outputs()
-    return plan_cache(folder, teacher, shapes, count_repeated(photos, config), config.cache_bytes)
+    spare = 2 * measure_checkpoint(trained, ema=config.ema > 0)
+    repeated = count_repeated(photos, config)
+    return plan_cache(folder, teacher, shapes, repeated, config.cache_bytes, spare_bytes=spare)
 
 
 def _require_fit(student: nn.Module, lesson: Lesson) -> Canvas:

@@ -6,11 +6,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from aerogel.core.config import from_dict, override, save_config, to_dict, validate
@@ -77,9 +78,12 @@ class Slimmed:
         return {**facts, "plan": self.plan.digest, "method": self.config.method, "ratio": self.config.ratio}
 
 
+# Callers may have switched gradients off, which aligning lives on.
+@torch.inference_mode(mode=False)
+@torch.enable_grad()
 def slim(
     model: str | Path | nn.Module,
-    images: str | Path | Sequence[str | Path] | Photos = "",
+    images: str | Path | Iterable[str | Path] | Photos = "",
     *,
     ratio: float | None = None,
     config: SlimConfig | None = None,
@@ -111,6 +115,8 @@ def slim(
         FolderExistsError: ``out`` holds files that a run would replace and did not write.
         FolderConflictError: ``out`` holds a run with other settings.
     """
+    if not isinstance(images, str | Path | Photos):
+        images = list(images)
     config = gather_config(config, model, images, ratio=ratio, settings=settings)
     sources = open_sources(config, model, images)
     folder = Path(out) if out is not None else cache_folder(config, sources)

@@ -12,6 +12,7 @@ import torch
 
 from aerogel.core.files import write_text_atomic
 from aerogel.core.progress import announce
+from aerogel.errors import DataError
 from aerogel.measure import count_macs, count_parameters
 from aerogel.slim.agreement import compare_masks, find_objects
 from aerogel.slim.config import SlimConfig
@@ -98,7 +99,11 @@ def _compare(student: Any, teacher: Any, photos: Photos) -> dict[str, Any]:
     if not objects:
         announce("agreement: not measured, for the teacher finds nothing in the photos that were kept back")
         return {}
-    return compare_masks(student, teacher, objects, name="slimmed").to_dict(per_object=False)
+    try:
+        return compare_masks(student, teacher, objects, name="slimmed").to_dict(per_object=False)
+    except DataError as error:
+        announce(f"agreement: not measured: {error}")
+        return {}
 
 
 def save_segmenter(model: Any, folder: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from torch import Tensor
 
 from aerogel.core.canonical import canonical_sha256
 from aerogel.core.files import write_bytes_atomic
+from aerogel.errors import StorageFullError
 
 _DTYPE = torch.float16
 
@@ -26,13 +29,14 @@ class TeacherCache:
     """Stores the features of the first ``count`` pictures of a list, a file for each, in float16.
 
     ``teacher`` is the digest of the model, with anything else that its features depend on. ``shapes`` are
-    those of one picture's features, by name.
+    those of one picture's features, by name. So much of the disk as ``spare_bytes`` is left to others.
     """
 
     folder: Path
     teacher: str
     shapes: Mapping[str, tuple[int, ...]]
     count: int
+    spare_bytes: int = 0
 
     @property
     def need_bytes(self) -> int:
@@ -49,12 +53,9 @@ class TeacherCache:
         """Return the features of picture number ``index``, from disk or from ``compute``, then stored.
 
         What is stored is rounded to float16, and so is what was just computed: a run does not depend on which
-        files were there. A damaged file is written anew; a photo that changed, which its ``image`` shows, has
-        another file. Features too large for float16 are neither stored nor rounded. Several processes may
-        write at once: the same photo gives the same file.
-
-        Raises:
-            StorageFullError: the disk is full.
+        files were there, nor on whether the disk had room for them. A damaged file is written anew; a photo
+        that changed, which its ``image`` shows, has another file. Features too large for float16 are neither
+        stored nor rounded. Several processes may write at once: the same photo gives the same file.
         """
         if index >= self.count:
             return dict(compute())
@@ -66,8 +67,16 @@ class TeacherCache:
         rounded = {name: tensor.detach().to("cpu", _DTYPE).contiguous() for name, tensor in exact.items()}
         if not all(bool(tensor.isfinite().all()) for tensor in rounded.values()):
             return exact
-        write_bytes_atomic(path, _pack(rounded, path.stem))
+        self._store(path, _pack(rounded, path.stem))
         return rounded
+
+    def _store(self, path: Path, content: bytes) -> None:
+        """Write a file where there is room: nothing that can be computed again may end a run."""
+        nearest = next(each for each in path.parents if each.exists())
+        if shutil.disk_usage(nearest).free < self.spare_bytes + len(content):
+            return
+        with suppress(StorageFullError):
+            write_bytes_atomic(path, content)
 
     def _place(self, identifier: str, image: NDArray[np.uint8]) -> Path:
         content = hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=16).hexdigest()
@@ -92,10 +101,17 @@ class TeacherCache:
 
 
 def plan_cache(
-    folder: Path, teacher: str, shapes: Mapping[str, tuple[int, ...]], photos: int, budget_bytes: int
+    folder: Path,
+    teacher: str,
+    shapes: Mapping[str, tuple[int, ...]],
+    photos: int,
+    budget_bytes: int,
+    *,
+    spare_bytes: int = 0,
 ) -> TeacherCache:
     """Plan which of so many ``photos`` are cached: the first of the list, as many as the budget holds."""
-    return TeacherCache(folder, teacher, dict(shapes), min(photos, budget_bytes // measure_item(shapes)))
+    count = min(photos, budget_bytes // measure_item(shapes))
+    return TeacherCache(folder, teacher, dict(shapes), count, spare_bytes)
 
 
 def measure_item(shapes: Mapping[str, tuple[int, ...]]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 from aerogel.core.files import write_bytes_atomic
 from aerogel.measure import measure_latency
 from aerogel.measure.masks import boundary_band
-from aerogel.slim.agreement import find_objects
+from aerogel.slim.agreement import look_for_objects
 from aerogel.slim.canvas import Canvas
 from aerogel.slim.segmenter import Segmenter, evaluating
 from aerogel.zoo.objects import SegmentedPhoto
@@ -38,7 +39,7 @@ def write_exhibits(student: Any, teacher: Any, photos: Iterable[Photo], work: Pa
     """
     files: list[dict[str, str]] = []
     if hasattr(teacher, "mask_decoder"):
-        for photo in find_objects(teacher, photos, grid=4, most=5)[:_MOST_PHOTOS]:
+        for photo in islice(look_for_objects(teacher, photos, grid=4, most=5), _MOST_PHOTOS):
             names = {side: f"{len(files)}-{side}.jpg" for side in SIDES}
             for side, model in zip(SIDES, (teacher, student), strict=True):
                 write_bytes_atomic(work / names[side], _encode(draw_masks(photo, model)))

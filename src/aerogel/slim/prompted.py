@@ -206,7 +206,10 @@ def mask_error(ours: Tensor, theirs: Tensor, inside: Tensor) -> Tensor:
 
 
 def mask_inside(scaled: Sequence[tuple[int, int]], side: int, canvas_px: int) -> Tensor:
-    """Tell which pixels of masks of ``side`` lie on the photo: boolean [B, side, side]."""
+    """Tell which pixels of masks of ``side`` lie on the photo: boolean [B, side, side].
+
+    Their centres do; of a photo that is thinner than half a pixel the first row or column is taken.
+    """
     centres = (torch.arange(side) + 0.5) * (canvas_px / side)
-    sides = torch.tensor(scaled, dtype=centres.dtype)
+    sides = torch.tensor(scaled, dtype=centres.dtype).clamp(min=canvas_px / side)
     return (centres < sides[:, :1])[:, :, None] & (centres < sides[:, 1:])[:, None, :]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from aerogel.core.ahead import read_ahead
+from aerogel.core.files import sha256_file
 from aerogel.core.randomness import permutation
 from aerogel.errors import DataError, compose
 from aerogel.slim.canvas import Canvas
@@ -43,9 +45,13 @@ class Sources:
         """Keep some photos back, at random.
 
         Raises:
-            DataError: there are not enough photos, or no family knows the model.
+            DataError: there are not enough photos, or one is there twice; or no family knows the model.
         """
         describe(teacher)
+        twice = [identifier for identifier, count in Counter(photos.ids).items() if count > 1]
+        if twice:
+            got = f"{twice[0]} twice" + (f", and {len(twice) - 1} others" if len(twice) > 1 else "")
+            raise DataError(compose("photos with ids of their own", got, "name each once"))
         if len(photos) <= held_out:
             raise DataError(
                 compose(
@@ -111,10 +117,12 @@ class Sources:
 
 
 def fingerprint_photos(photos: Photos) -> str:
-    """Hash the ids of photos and the sizes of their files; their pixels are not read again."""
+    """Hash the ids of photos and the content of their files."""
     digest = hashlib.sha256()
     for number, identifier in zip(photos.numbers, photos.ids, strict=True):
         stored = photos.source.read(number)
-        size = stored.stat().st_size if isinstance(stored, Path) else len(stored or b"")
-        digest.update(f"{identifier}\0{size}\0".encode())
+        content = (
+            sha256_file(stored) if isinstance(stored, Path) else hashlib.sha256(stored or b"").hexdigest()
+        )
+        digest.update(f"{identifier}\0{content}\0".encode())
     return digest.hexdigest()

@@ -77,7 +77,7 @@ class Sa1bFolder:
         objects = data.get("annotations") if isinstance(data, dict) else None
         if not isinstance(objects, list):
             raise PictureError("a JSON file without a list of annotations")
-        return build_photo(self.identifiers[number], photo, objects)
+        return build_photo(self.identifiers[number], photo, objects, _read_size(data.get("image")))
 
 
 class CocoInstances:
@@ -106,6 +106,7 @@ class CocoInstances:
         found = find_photos(images)
         known = dict(zip(found.identifiers, found.files, strict=True))
         rows = sorted((str(each["file_name"]), each["id"]) for each in entries or [])
+        self._sizes = {each["id"]: _read_size(each) for each in entries or []}
         self._rows = [(known[name], key) for name, key in rows if name in known]
         self.identifiers = tuple(name for name, _ in rows if name in known)
         named = {name for name, _ in rows}
@@ -121,20 +122,28 @@ class CocoInstances:
             PictureError: a damaged photo or object.
         """
         file, key = self._rows[number]
-        return build_photo(self.identifiers[number], file, self._objects.get(key, []))
+        return build_photo(self.identifiers[number], file, self._objects.get(key, []), self._sizes[key])
 
 
-def build_photo(identifier: str, file: Path, objects: Sequence[Any]) -> SegmentedPhoto:
+def build_photo(
+    identifier: str, file: Path, objects: Sequence[Any], annotated: tuple[int, int] | None = None
+) -> SegmentedPhoto:
     """Decode a photo and check its objects' masks, boxes (x, y, width, height) and points.
 
     Boxes that are not given are taken from the masks. Points are kept where every object has one.
+    ``annotated`` is the (height, width) that the objects were outlined in, where that is known.
 
     Raises:
-        PictureError: a damaged photo, or an object with a damaged mask, box or point; it names the object.
+        PictureError: a damaged photo, or one of another size than ``annotated``; or an object with a damaged
+            mask, box or point; it names the object.
     """
     check_photo(file, 1)
     image = decode_photo(file)
     size = (image.shape[0], image.shape[1])
+    if annotated is not None and annotated != size:
+        raise PictureError(
+            f"annotated at {annotated[1]}x{annotated[0]} px, the photo is {size[1]}x{size[0]} px"
+        )
     runs, boxes, points = [], [], []
     for place, each in enumerate(objects):
         try:
@@ -178,6 +187,12 @@ def _all_hold(listed: Any, keys: tuple[str, ...]) -> bool:
     return isinstance(listed, list) and all(
         isinstance(each, dict) and each.keys() >= set(keys) for each in listed
     )
+
+
+def _read_size(entry: Any) -> tuple[int, int] | None:
+    """Return the (height, width) that an image's entry gives; None where it gives none."""
+    height, width = (entry.get("height"), entry.get("width")) if isinstance(entry, dict) else (None, None)
+    return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
 
 def _read_box(box: Any) -> NDArray[np.float64]:

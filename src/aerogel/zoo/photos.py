@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from aerogel.core.stages import is_made
 from aerogel.errors import ConfigError, DataError, compose
 from aerogel.zoo.decode import PictureError, decode_picture, read_size
 from aerogel.zoo.imagefolder import JUNK
@@ -174,7 +175,8 @@ def find_photos(root: Path) -> PhotoFiles:
 
     Ids are paths relative to the folder.
 
-    Hidden files, file managers' leavings and linked folders are not looked at; the latter are reported.
+    Hidden files, file managers' leavings, linked folders and those that Aerogel made, a run's pictures among
+    them, are not looked at; the latter two are reported, and so are names that are no UTF-8.
     """
     files: list[Path] = []
     skipped: list[Skipped] = []
@@ -183,10 +185,20 @@ def find_photos(root: Path) -> PhotoFiles:
             if (Path(parent) / name).is_symlink() and not name.startswith("."):
                 linked = _relative(Path(parent) / name, root)
                 skipped.append(Skipped(linked, "a linked folder, which is not followed"))
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        made = [name for name in folders if is_made(Path(parent) / name)]
+        skipped += [
+            Skipped(_relative(Path(parent) / name, root), "a folder that Aerogel made") for name in made
+        ]
+        folders[:] = [name for name in folders if not name.startswith(".") and name not in made]
         for name in names:
             file = Path(parent) / name
             if name.startswith(".") or name in JUNK:
+                continue
+            try:
+                str(file).encode()
+            except UnicodeEncodeError:
+                shown = os.fsencode(_relative(file, root)).decode(errors="backslashreplace")
+                skipped.append(Skipped(shown, "a name that is no UTF-8"))
                 continue
             if file.suffix.lower() in PHOTO_SUFFIXES:
                 files.append(file)
@@ -194,6 +206,24 @@ def find_photos(root: Path) -> PhotoFiles:
                 skipped.append(Skipped(_relative(file, root), OTHER_FILE))
     files.sort()
     return PhotoFiles(tuple(files), _name_files(files, root), tuple(sorted(skipped, key=str)))
+
+
+def _list_files(paths: Sequence[Any]) -> PhotoFiles:
+    """Take the files of a list, each once.
+
+    Raises:
+        DataError: something else than paths is listed.
+    """
+    files: dict[str, Path] = {}
+    twice = []
+    for each in paths:
+        if not isinstance(each, (str, os.PathLike)):
+            remedy = "pass the paths of files, a folder, parquet, or what open_photos gave"
+            raise DataError(compose("a list of image files", f"{type(each).__name__} in it", remedy))
+        file = Path(each).expanduser()
+        if files.setdefault(_relative(file, Path()), file) is not file:
+            twice.append(Skipped(_relative(file, Path()), "listed before"))
+    return PhotoFiles(tuple(files.values()), tuple(files), tuple(twice))
 
 
 class _ParquetPhotos:
@@ -237,8 +267,7 @@ class _DatasetPhotos:
 
 def _resolve(source: Any, image_column: str | None) -> tuple[PhotoSource, str]:
     if isinstance(source, Sequence) and not isinstance(source, str):
-        files = [Path(each).expanduser() for each in source]
-        return PhotoFiles(tuple(files), _name_files(files, Path())), f"the list of {len(files)} files"
+        return _list_files(source), f"the list of {len(source)} files"
     path = Path(source).expanduser()
     name = str(source)
     if name == SAMPLES and not path.exists():

@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from aerogel.cli import judging
 from aerogel.cli.judging import JudgeSettings, judge, open_segmenter
 from aerogel.cli.program import main
 from aerogel.errors import DataError
@@ -106,6 +107,8 @@ def test_a_model_and_a_file_of_scores_are_compared(
         (["eval", "nowhere", "{data}"], "which does not exist"),
         (["eval", "{encoder}", "{data}"], "an image encoder"),
         (["eval", "{one}", "{data}", "--teacher", "{encoder}"], "an image encoder"),
+        (["eval", "{one}", "{data}", "--out", "{one}", "--overwrite"], "name a file"),
+        (["eval", "{one}", "{data}", "--out", "{data}/x.json"], "folders on the way"),
         (["eval", "{one}", "{data}", "--limit", "9"], "9 usable photos with masks"),
         (["eval", "{one}", "{data}", "--smallest", "1.5"], "smallest"),
         (["compare", "{one}", "{other}"], "expected --data"),
@@ -129,6 +132,14 @@ def test_mistakes_are_told_in_a_sentence(
     assert main(["slim", *(word.format(**places) for word in words)]) == 2
     said = capsys.readouterr()
     assert told in said.err and "Traceback" not in said.err and said.out == ""
+
+
+def test_a_place_that_scores_cannot_go_to_is_refused_before_any_work(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(judging, "judge", lambda *_: pytest.fail("it began"))
+    words = [str(place / "one"), str(place / "photos.parquet"), "--out", str(tmp_path), "--overwrite"]
+    assert main(["slim", "eval", *words]) == 2
 
 
 def test_an_encoder_alone_gives_no_masks(place: Path) -> None:

@@ -306,6 +306,18 @@ def test_extra_files_are_let_be_when_asked(tmp_path: Path) -> None:
         verify_folder(out, allow_extra=True)
 
 
+def test_a_card_is_for_people_to_write_in(tmp_path: Path) -> None:
+    with create_folder(tmp_path / "out") as fresh:
+        (fresh / "README.md").write_text("a card")
+        (fresh / "weights").write_text("numbers")
+        seal_folder(fresh, kind="test", config={}, facts={})
+    (tmp_path / "out" / "README.md").write_text("a better card")
+    assert verify_folder(tmp_path / "out").kind == "test"
+    (tmp_path / "out" / "README.md").unlink()
+    with pytest.raises(IntegrityError, match=r"'README\.md' is missing"):
+        verify_folder(tmp_path / "out")
+
+
 def test_another_kind_is_a_mismatch_and_many_faults_are_counted(tmp_path: Path) -> None:
     out = make(tmp_path / "out")
     with pytest.raises(MismatchError, match=r"kind 'teacher'.*kind 'test'"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 from aerogel.errors import ConfigError, DataError
 from aerogel.measure.masks import mask_iou
-from aerogel.slim.agreement import find_objects, measure_agreement
+from aerogel.slim.agreement import find_objects, look_for_objects, measure_agreement
 from aerogel.zoo.photos import Photo
 from tests.unit.slim.stand_ins import rectangles, tiny_sam
 
@@ -28,6 +30,29 @@ def test_objects_are_distinct_and_carry_their_points_and_boxes() -> None:
         for row in range(len(photo)):
             others = masks[row + 1 :]
             assert (mask_iou(others, np.broadcast_to(masks[row], others.shape)) <= 0.85).all()
+
+
+def test_large_photos_are_judged_as_large_as_they_are_seen() -> None:
+    large = Photo("large", np.tile(rectangles(1).image, (20, 10, 1)))
+    height, width = large.image.shape[:2]
+    assert height > width > 512
+    (found,) = find_objects(tiny_sam(3), [large])
+    assert found.image.shape[:2] == (512, round(512 * width / height))
+    assert found.points is not None and (found.points < [found.image.shape[1], 512]).all()
+    assert found.masks().shape == (len(found), *found.image.shape[:2])
+    assert found.masks([0]).tolist() == found.masks()[:1].tolist()
+
+
+def test_objects_are_looked_for_as_they_are_asked_for() -> None:
+    seen = []
+
+    def give() -> Iterator[Photo]:
+        for photo in photos(4):
+            seen.append(photo.identifier)
+            yield photo
+
+    found = look_for_objects(tiny_sam(3), give())
+    assert next(found).identifier == seen[-1] and len(seen) < 4
 
 
 def test_a_teacher_agrees_with_itself() -> None:

@@ -348,3 +348,23 @@ def test_the_photos_that_ship_are_enough(tmp_path: Path) -> None:
         "left_out_count": 0,
         "left_out": [],
     }
+
+
+@pytest.mark.parametrize("off", [torch.no_grad, torch.inference_mode])
+def test_callers_may_have_gradients_off(off: Any, photos: Path, tmp_path: Path, finished: Slimmed) -> None:
+    with off():
+        found = run(photos, tmp_path)
+        assert not torch.is_grad_enabled()
+    assert same(encoder_weights(found.model), encoder_weights(finished.model))
+
+
+def test_files_may_come_from_any_iterable(photos: Path, tmp_path: Path) -> None:
+    found = slim(teacher(), photos.glob("*.png"), config=config(), out=tmp_path)
+    assert found.config.images == "6 files" and found.to_dict()["photos"]["aligned"] == 4
+
+
+def test_a_card_that_was_edited_is_no_damage(photos: Path, tmp_path: Path) -> None:
+    card = run(photos, tmp_path).folder / "model" / "README.md"
+    card.write_text(card.read_text(encoding="utf-8") + "\nMine.\n", encoding="utf-8")
+    assert same(weights(run(photos, tmp_path).model), weights(open_model(tmp_path / "model")))
+    assert card.read_text(encoding="utf-8").endswith("Mine.\n")

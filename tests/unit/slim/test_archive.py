@@ -14,6 +14,8 @@ from safetensors.torch import load_file
 from transformers import SamImageProcessorPil, SamModel
 
 from aerogel.core.folders import read_manifest
+from aerogel.errors import DataError
+from aerogel.slim import archive
 from aerogel.slim.api import Slimmed
 from aerogel.slim.archive import save_segmenter, weigh, write_model
 from aerogel.slim.canvas import Canvas
@@ -142,6 +144,18 @@ def test_a_teacher_that_finds_nothing_does_not_spoil_the_run(
     assert facts["agreement"] == {} and (tmp_path / "model.safetensors").is_file()
     assert "the teacher finds nothing" in capsys.readouterr().err
     assert "mIoU" not in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_comparison_that_fails_does_not_spoil_the_run(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise DataError("expected mask logits that are numbers; got NaN")
+
+    monkeypatch.setattr(archive, "compare_masks", refuse)
+    facts = write(teacher(), open_photos(photos), tmp_path)
+    assert facts["agreement"] == {} and (tmp_path / "model.safetensors").is_file()
+    assert "not measured: expected mask logits" in capsys.readouterr().err
 
 
 def test_an_encoder_alone_is_saved_without_agreement(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from aerogel.errors import StorageFullError
+from aerogel.slim import cache
 from aerogel.slim.cache import TeacherCache, measure_item, plan_cache
 
 SHAPES = {"embedding": (3, 4, 4), "details": (2, 8, 8)}
@@ -48,17 +51,37 @@ def test_a_photo_is_computed_once(tmp_path: Path) -> None:
         assert torch.equal(first[name], exact.half()) and torch.equal(second[name], first[name])
 
 
+@pytest.mark.parametrize("way", ["spare", "write"])
+def test_a_full_disk_leaves_features_as_they_would_be(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise StorageFullError("full")
+
+    spare = shutil.disk_usage(tmp_path).total if way == "spare" else 0
+    full = plan_cache(tmp_path / "new", "t", SHAPES, 3, 1 << 20, spare_bytes=spare)
+    if way == "write":
+        monkeypatch.setattr(cache, "write_bytes_atomic", refuse)
+    teacher = Teacher()
+    found = [full.fetch(0, "a", IMAGE, teacher) for _ in range(2)]
+    assert teacher.calls == 2 and not (tmp_path / "new").exists()
+    monkeypatch.undo()
+    stored = plan(tmp_path).fetch(0, "a", IMAGE, teacher)
+    for name, each in stored.items():
+        assert torch.equal(found[0][name], each) and torch.equal(found[1][name], each)
+
+
 def test_photos_beyond_the_budget_are_computed_each_time(tmp_path: Path) -> None:
     each = measure_item(SHAPES)
-    cache = plan(tmp_path, photos=5, budget=2 * each + each // 2)
-    assert cache.count == 2 and cache.need_bytes == 2 * each
+    small = plan(tmp_path, photos=5, budget=2 * each + each // 2)
+    assert small.count == 2 and small.need_bytes == 2 * each
     teacher = Teacher()
     for _ in range(2):
         for index in (4, 0, 2, 1, 3):
-            found = cache.fetch(index, str(index), IMAGE, teacher)
+            found = small.fetch(index, str(index), IMAGE, teacher)
             assert (found["embedding"].dtype == torch.float16) == (index < 2)
     assert teacher.calls == 2 + 2 * 3
-    assert sum(path.stat().st_size for path in files(tmp_path)) == cache.need_bytes
+    assert sum(path.stat().st_size for path in files(tmp_path)) == small.need_bytes
     assert plan(tmp_path, budget=0).count == 0
     assert plan(tmp_path, photos=1).count == 1
 

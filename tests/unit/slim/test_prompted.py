@@ -155,7 +155,7 @@ def test_a_student_that_is_its_teacher_makes_no_error(family: str) -> None:
     teacher = build(family)
     sides = Sides(teacher, look(teacher), teacher, look(teacher))
     errors = read(ask(sides, draw_prompts(SEEDS, SCALED, CONFIG)))
-    assert errors == {"masks": pytest.approx(0.0, abs=1e-12), "scores": 0.0}
+    assert errors == pytest.approx({"masks": 0.0, "scores": 0.0}, abs=1e-12)
 
 
 @pytest.mark.parametrize("family", ["sam", "sam_hq"])
@@ -228,3 +228,9 @@ def test_pixels_of_masks_that_lie_on_the_photo() -> None:
     inside = mask_inside([(64, 64), (33, 10)], 16, SIZE)
     assert inside[0].all()
     assert inside[1].sum(0).tolist() == [8, 8, *[0] * 14] and inside[1].sum(1).tolist() == [2] * 8 + [0] * 8
+
+
+@pytest.mark.parametrize("scaled", [(1, 64), (64, 1)])
+def test_a_photo_thinner_than_a_pixel_of_masks_has_some(scaled: tuple[int, int]) -> None:
+    (inside,) = mask_inside([scaled], 16, SIZE)
+    assert inside.sum() == 16 and inside[0, 0]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from aerogel.errors import DataError
 from aerogel.slim.sources import Sources, fingerprint_photos
@@ -40,7 +41,14 @@ def test_a_model_of_no_family_is_refused(photos: Path) -> None:
         Sources.split(torch.nn.Linear(1, 1), open_photos(photos), 2, 0)
 
 
-def test_photos_are_known_by_their_names_and_sizes(photos: Path, tmp_path: Path) -> None:
+def test_a_photo_that_is_there_twice_is_refused(photos: Path) -> None:
+    found = open_photos(photos)
+    doubled = replace(found, numbers=(*found.numbers, 2, 3, 2))
+    with pytest.raises(DataError, match=r"ids of their own; got 2\.png twice, and 1 others"):
+        Sources.split(teacher(), doubled, 2, 0)
+
+
+def test_photos_are_known_by_their_names_and_content(photos: Path, tmp_path: Path) -> None:
     ours = fingerprint_photos(open_photos(photos))
     copied = write_photos(tmp_path / "elsewhere")
     assert fingerprint_photos(open_photos(copied)) == ours
@@ -48,7 +56,13 @@ def test_photos_are_known_by_their_names_and_sizes(photos: Path, tmp_path: Path)
     renamed = fingerprint_photos(open_photos(copied))
     (copied / "8.png").write_bytes((copied / "8.png").read_bytes() + b"\0")
     larger = fingerprint_photos(open_photos(copied))
-    assert len({ours, renamed, larger}) == 3
+    Image.new("RGB", (64, 64), "red").save(copied / "0.bmp")
+    red = fingerprint_photos(open_photos(copied))
+    size = (copied / "0.bmp").stat().st_size
+    Image.new("RGB", (64, 64), "blue").save(copied / "0.bmp")
+    assert (copied / "0.bmp").stat().st_size == size
+    blue = fingerprint_photos(open_photos(copied))
+    assert len({ours, renamed, larger, red, blue}) == 5
 
 
 def test_digests_tell_teachers_and_parts_apart(photos: Path) -> None:

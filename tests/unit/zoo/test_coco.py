@@ -137,6 +137,15 @@ def test_coco_polygons_and_runs_of_both_kinds(tmp_path: Path) -> None:
     assert second.boxes.tolist() == [[2, 1, 22, 11]]
 
 
+def test_a_photo_of_another_size_than_its_objects_is_refused(tmp_path: Path) -> None:
+    save_photo(tmp_path / "images" / "a.jpg")
+    images = [{"id": 1, "file_name": "a.jpg", "height": 2 * HEIGHT, "width": 2 * WIDTH}]
+    source = CocoInstances(write_coco(tmp_path / "instances.json", images=images), tmp_path / "images")
+    told = f"annotated at {2 * WIDTH}x{2 * HEIGHT} px, the photo is {WIDTH}x{HEIGHT} px"
+    with pytest.raises(PictureError, match=told):
+        source.read(0)
+
+
 @pytest.mark.parametrize(
     "changes", [{"images": None}, {"annotations": [{}]}, {"images": [{"id": 1}]}, {"annotations": "x"}]
 )

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from aerogel.core.folders import seal_folder
 from aerogel.errors import ConfigError, DataError
 from aerogel.zoo.decode import PictureError
 from aerogel.zoo.photos import find_photos, open_photos
@@ -138,6 +141,36 @@ def test_single_files_and_lists(folder: Path) -> None:
     photos = open_photos(files)
     assert [photo.image[0, 0, 0] for photo in photos] == [50, 30]
     assert [each.identifier for each in photos.skipped] == [(folder / "missing.png").as_posix()]
+
+
+def test_a_file_is_taken_once_and_lists_hold_paths(folder: Path) -> None:
+    photos = open_photos([folder / "a.png", folder / "d.tif", str(folder / "a.png")])
+    assert len(photos) == 2
+    assert photos.skipped == (Skipped((folder / "a.png").as_posix(), "listed before"),)
+    with pytest.raises(DataError, match="a list of image files; got Image in it"):
+        open_photos([flat(10)])  # type: ignore[list-item]
+
+
+def test_pictures_of_runs_are_no_photos(folder: Path) -> None:
+    save(folder / "run" / "exhibits" / "0-after.jpg", flat(1))
+    save(folder / "run" / "model.partial" / "x.png", flat(1))
+    save(folder / "mine" / "x.png", flat(60))
+    seal_folder(folder / "run" / "exhibits", kind="slim-exhibits", config={}, facts={})
+    (folder / "run" / "model.partial" / ".stage.json").write_text("{}")
+    (folder / "mine" / "manifest.json").write_text('{"photos": ["x.png"]}')
+    photos = open_photos(folder)
+    assert photos.ids == ("a.png", "b/1.JPG", "b/2.webp", "c.bmp", "d.tif", "mine/x.png")
+    made = [each.identifier for each in photos.skipped if each.reason == "a folder that Aerogel made"]
+    assert made == ["run/exhibits", "run/model.partial"]
+    assert open_photos(folder / "run" / "exhibits").ids == ("0-after.jpg",)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse such a name")
+def test_a_name_that_is_no_text_is_left_out(folder: Path) -> None:
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(encoded(1))
+    found = find_photos(folder)
+    assert len(found.files) == 5
+    assert Skipped("caf\\xe9.png", "a name that is no UTF-8") in found.skipped
 
 
 def test_linked_folders_are_not_followed_but_named(folder: Path, tmp_path: Path) -> None:
