@@ -59,10 +59,10 @@ def evaluate(
     _check(prompts, points, chunk)
     student = Segmenter(model, canvas or Canvas.of(model))
     tutor = None if teacher is None else Segmenter(teacher, teacher_canvas or Canvas.of(teacher))
-    book, turns = _Book(boundary), {each: points if each == "point" else 1 for each in prompts}
+    turns = {each: points if each == "point" else 1 for each in prompts}
+    book, seen = _Book(boundary), set[str]()
     images: list[str] = []
     objects: list[str] = []
-    seen: set[str] = set()
     total = len(photos) if isinstance(photos, Sized) else None
     for photo in track(photos, total=total, label="evaluate", unit="photo"):
         if photo.identifier in seen:
@@ -79,8 +79,8 @@ def evaluate(
             _score(book, photo, rows, turns, encoded, taught, seed)
     if not objects:
         raise DataError(compose("photos with at least one object", "none", "see open_segments"))
-    rows_found = book.close()
-    return Evaluation(name or type(model).__name__, tuple(images), tuple(objects), rows_found, seed, points)
+    title = name or type(model).__name__
+    return Evaluation(title, tuple(images), tuple(objects), book.close(), seed, points)
 
 
 def _score(
