@@ -61,14 +61,12 @@ def evaluate(
     tutor = None if teacher is None else Segmenter(teacher, teacher_canvas or Canvas.of(teacher))
     turns = {each: points if each == "point" else 1 for each in prompts}
     book, seen = _Book(boundary), set[str]()
-    images: list[str] = []
-    objects: list[str] = []
+    images, objects = list[str](), list[str]()
     total = len(photos) if isinstance(photos, Sized) else None
     for photo in track(photos, total=total, label="evaluate", unit="photo"):
         if photo.identifier in seen:
-            raise DataError(
-                compose("photos with ids of their own", f"{photo.identifier} twice", "rename one")
-            )
+            got = f"{photo.identifier} twice"
+            raise DataError(compose("photos with ids of their own", got, "rename one"))
         seen.add(photo.identifier)
         images += [photo.identifier] * len(photo)
         objects += photo.objects
