@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 import torch
@@ -100,7 +101,7 @@ class Observer:
         self._residuals: list[Tensor] = []
         self._qkv: list[Tensor] = []
         self._hidden: list[Tensor] = []
-        self._running = False
+        self._thread: int | None = None  # that encodes at the moment; others may pass the same modules
         self._features: Features | None = None
 
     @property
@@ -122,7 +123,7 @@ class Observer:
         enabled, the features are part of the graph.
         """
         self._features = None
-        self._running = True
+        self._thread = get_ident()
         try:
             output = self.sites.encoder(pixels)
             intermediate = tuple(getattr(output, "intermediate_embeddings", None) or ())
@@ -140,7 +141,7 @@ class Observer:
             )
         finally:
             # Recomputed blocks pass the hooks again in the backward pass, which must not count.
-            self._running = False
+            self._thread = None
             self._forget()
         return self._features
 
@@ -164,14 +165,14 @@ class Observer:
     # Hooks return None: what they return would stand in for the tensor.
     def _take_input(self, into: list[Tensor]) -> Any:
         def take(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            if self._running:
+            if self._thread == get_ident():
                 into.append(args[0])
 
         return take
 
     def _take_output(self, into: list[Tensor]) -> Any:
         def take(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if self._running:
+            if self._thread == get_ident():
                 into.append(output)
 
         return take

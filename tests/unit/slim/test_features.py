@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -187,3 +188,24 @@ def test_windows_of_masks_lie_as_those_of_tokens(window: int) -> None:
         assert torch.equal(found.double(), wanted[..., 0])
     else:
         assert found is real
+
+
+def test_another_thread_in_the_same_model_is_not_watched() -> None:
+    model = build("sam")
+    layer, entered = model.vision_encoder.layers[1], []
+
+    def intrude(*_: object) -> None:
+        if not entered:
+            entered.append(True)
+            thread = Thread(target=lambda: model.vision_encoder(pixels() + 1.0))
+            thread.start()
+            thread.join()
+
+    with observe(model) as alone:
+        wanted = alone.encode(pixels())
+    with observe(model) as seen:
+        handle = layer.register_forward_pre_hook(intrude)
+        found = seen.encode(pixels())
+        handle.remove()
+    assert entered and len(found.residuals) == len(wanted.residuals)
+    assert all(torch.equal(one, other) for one, other in zip(found.residuals, wanted.residuals, strict=True))
