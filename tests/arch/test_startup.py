@@ -1,8 +1,7 @@
-"""Starting costs little: no torch, no numpy, under 0.3 seconds."""
+"""Starting costs little: no torch, no numpy, few modules. Time would tell of the machine as well."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import pytest
 
 from tests.arch.tree import packages
 
-BUDGET_SECONDS = 0.3
 HEAVY = {
     "accelerate",
     "datasets",
@@ -27,6 +25,7 @@ HEAVY = {
 }
 HELP = "import sys; sys.argv = ['aerogel', '--help']; from aerogel.cli import main; sys.exit(main())"
 STARTS = {"import aerogel": "import aerogel", "aerogel --help": HELP}
+MOST_MODULES = {"import aerogel": 100, "aerogel --help": 420}  # 51 and 340 when this was written
 LIGHT_MODULES = [
     "aerogel.errors",
     "aerogel.core.config",
@@ -38,36 +37,28 @@ LIGHT_MODULES = [
 ]
 
 
+def list_modules(trace: str) -> list[str]:
+    """Name all modules in the output of ``python -X importtime``."""
+    return re.findall(r"^import time:.*\|\s+([\w.]+)$", trace, re.M)
+
+
 def heavy_of(trace: str) -> set[str]:
     """Name the heavy packages in the output of ``python -X importtime``."""
-    modules = re.findall(r"^import time:.*\|\s+([\w.]+)$", trace, re.M)
-    return HEAVY.intersection(module.partition(".")[0] for module in modules)
+    return HEAVY.intersection(module.partition(".")[0] for module in list_modules(trace))
 
 
-def processor_seconds(code: str) -> float:
-    """Run code in a new interpreter; give its processor time, which a busy machine does not stretch."""
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    assert process.returncode == 0
-    return usage.ru_utime + usage.ru_stime
+def trace_imports(code: str) -> str:
+    """Run code in a new interpreter; return what ``-X importtime`` says of it."""
+    command = [sys.executable, "-X", "importtime", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stderr
 
 
-@pytest.mark.parametrize("code", STARTS.values(), ids=STARTS.keys())
-def test_starting_loads_nothing_heavy(code: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", code], capture_output=True, text=True, check=True
-    )
-    assert heavy_of(done.stderr) == set()
-    assert "aerogel" in done.stderr
-
-
-@pytest.mark.parametrize("code", STARTS.values(), ids=STARTS.keys())
-def test_starting_is_quick(code: str) -> None:
-    taken: list[float] = []
-    while len(taken) < 10 and min(taken, default=BUDGET_SECONDS) >= BUDGET_SECONDS:
-        taken.append(processor_seconds(code))
-    assert min(taken) < BUDGET_SECONDS, taken
+@pytest.mark.parametrize("start", STARTS)
+def test_starting_loads_little_and_nothing_heavy(start: str) -> None:
+    trace = trace_imports(STARTS[start])
+    assert heavy_of(trace) == set()
+    assert "aerogel" in list_modules(trace)
+    assert len(list_modules(trace)) < MOST_MODULES[start]
 
 
 @pytest.mark.parametrize("module", [*packages(), *LIGHT_MODULES])
