@@ -122,7 +122,9 @@ def fingerprint_photos(photos: Photos) -> str:
     for number, identifier in zip(photos.numbers, photos.ids, strict=True):
         stored = photos.source.read(number)
         content = (
-            sha256_file(stored) if isinstance(stored, Path) else hashlib.sha256(stored or b"").hexdigest()
+            sha256_file(stored.resolve())
+            if isinstance(stored, Path)
+            else hashlib.sha256(stored or b"").hexdigest()
         )
         digest.update(f"{identifier}\0{content}\0".encode())
     return digest.hexdigest()

@@ -52,6 +52,9 @@ def test_photos_are_known_by_their_names_and_content(photos: Path, tmp_path: Pat
     ours = fingerprint_photos(open_photos(photos))
     copied = write_photos(tmp_path / "elsewhere")
     assert fingerprint_photos(open_photos(copied)) == ours
+    (copied / "0.png").unlink()
+    (copied / "0.png").symlink_to(photos / "0.png")
+    assert fingerprint_photos(open_photos(copied)) == ours
     (copied / "3.png").rename(copied / "8.png")
     renamed = fingerprint_photos(open_photos(copied))
     (copied / "8.png").write_bytes((copied / "8.png").read_bytes() + b"\0")
