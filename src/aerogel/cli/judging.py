@@ -12,7 +12,7 @@ from cyclopts import Group, Parameter
 from aerogel.cli.failures import OK
 from aerogel.cli.screen import Screen
 from aerogel.cli.settings import Flag
-from aerogel.errors import ConfigError, DataError, FolderExistsError, IntegrityError, compose
+from aerogel.errors import ConfigError, DataError, IntegrityError, compose
 
 if TYPE_CHECKING:
     from aerogel.slim.scores import Comparison, Evaluation
@@ -83,10 +83,10 @@ def eval_command(
     Every photo is encoded once. The box filled in is the control that a box prompt
     has to beat.
     """
-    from aerogel.core.files import write_text_atomic
+    from aerogel.core.files import require_file_place, write_text_atomic
 
     if out is not None:
-        _require_writable(out, overwrite)
+        require_file_place(out, overwrite=overwrite)
     found = judge(model, data, settings or JudgeSettings(), teacher)
     screen = Screen(json_wanted=json)
     show_scores(found, screen)
@@ -119,24 +119,6 @@ def compare_command(
     show_differences(found, screen)
     screen.end(found.to_dict())
     return OK
-
-
-def _require_writable(out: Path, overwrite: bool) -> None:
-    """Refuse a place that scores cannot be written to, before they are made.
-
-    Raises:
-        FolderExistsError: a file is there, and is not to be replaced.
-        DataError: a folder is there, or its own folder cannot be made.
-    """
-    from aerogel.core.files import make_parents
-
-    if out.is_dir():
-        raise DataError(compose(f"a file or nothing at {out}", "a folder", "name a file, as in scores.json"))
-    if out.exists() and not overwrite:
-        raise FolderExistsError(
-            compose(f"nothing at {out}", "a file", "choose another name, or add --overwrite")
-        )
-    make_parents(out)
 
 
 def judge(model: str, data: str, settings: JudgeSettings, teacher: str | None = None) -> Evaluation:

@@ -109,6 +109,22 @@ def write_bytes_atomic(path: str | Path, data: bytes) -> None:
         sync_folder(target.parent)
 
 
+def require_file_place(path: Path, *, overwrite: bool) -> None:
+    """Refuse a path that a file cannot be written to, before the work whose result it is; make its folders.
+
+    Raises:
+        FolderExistsError: a folder is there, or a file that is not to be replaced.
+        DataError: as of :func:`make_parents`.
+    """
+    if path.is_dir():
+        raise FolderExistsError(compose(f"a file or nothing at {path}", "a folder", "name a file"))
+    if path.exists() and not overwrite:
+        raise FolderExistsError(
+            compose(f"nothing at {path}", "a file", "choose another name (--out), or add --overwrite")
+        )
+    make_parents(path)
+
+
 def make_parents(path: str | Path) -> None:
     """Make the folders that a path goes through.
 

@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from aerogel.core.randomness import permutation
 from aerogel.errors import ConfigError, DataError, compose
 from aerogel.measure.masks import find_boxes, mask_iou
-from aerogel.slim.canvas import Canvas
+from aerogel.slim.canvas import Canvas, scale_photo
 from aerogel.slim.evaluation import evaluate
 from aerogel.slim.scores import Evaluation
 from aerogel.slim.segmenter import Segmenter
@@ -104,7 +103,9 @@ def compare_masks(
 
 
 def _ask(segmenter: Segmenter, photo: Photo, grid: int, most: int) -> SegmentedPhoto | None:
-    image = _shrink(photo.image, max(segmenter.canvas.size_px, _SHOWN_PX))
+    image, most_px = photo.image, max(segmenter.canvas.size_px, _SHOWN_PX)
+    if max(image.shape) > most_px:
+        image = scale_photo(image, most_px)
     height, width = image.shape[:2]
     along = (np.arange(grid) + 0.5) / grid
     points = np.stack(np.meshgrid(along * width, along * height), -1).reshape(-1, 2)
@@ -128,16 +129,6 @@ def _ask(segmenter: Segmenter, photo: Photo, grid: int, most: int) -> SegmentedP
         points=points[kept],
         source=_Masks.of(stack),
     )
-
-
-def _shrink(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
-    """Return a photo uint8 [H, W, 3] whose long side is ``longest_px`` at most."""
-    height, width = image.shape[:2]
-    scale = longest_px / max(height, width)
-    if scale >= 1.0:
-        return image
-    wide, tall = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
-    return np.array(Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR))
 
 
 def _scatter(count: int) -> list[int]:

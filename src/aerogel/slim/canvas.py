@@ -82,12 +82,18 @@ class Canvas:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             got = f"{image.dtype} {list(image.shape)}"
             raise DataError(compose("a photo uint8 [H, W, 3]", got, "convert it to 8-bit RGB"))
-        height, width = image.shape[:2]
-        scale = self.size_px / max(height, width)
-        tall, wide = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
-        picture = Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR)
-        values = torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
+        scaled = scale_photo(image, self.size_px)
+        (height, width), (tall, wide) = image.shape[:2], scaled.shape[:2]
+        values = torch.from_numpy(scaled).permute(2, 0, 1).float() / 255
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         values = (values - mean[:, None, None]) / std[:, None, None]
         pixels = pad(values, (0, self.size_px - wide, 0, self.size_px - tall))[None]
         return pixels, Placement((height, width), (tall, wide))
+
+
+def scale_photo(image: NDArray[np.uint8], longest_px: int) -> NDArray[np.uint8]:
+    """Scale a photo uint8 [H, W, 3] so that its long side is ``longest_px``, bilinearly with antialiasing."""
+    height, width = image.shape[:2]
+    scale = longest_px / max(height, width)
+    tall, wide = max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))
+    return np.array(Image.fromarray(image).resize((wide, tall), Image.Resampling.BILINEAR))

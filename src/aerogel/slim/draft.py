@@ -8,8 +8,7 @@ from typing import Any
 
 import torch
 
-from aerogel.core.files import make_parents
-from aerogel.errors import FolderExistsError, compose
+from aerogel.core.files import require_file_place
 from aerogel.slim.archive import weigh
 from aerogel.slim.channels import KINDS
 from aerogel.slim.config import SlimConfig
@@ -55,12 +54,11 @@ def draft_plan(
 
     Raises:
         ConfigError: a ratio leaves no channel, or a head count does not fit.
-        FolderExistsError: there is a file at ``path``, and ``overwrite`` is off.
+        FolderExistsError: there is a file at ``path``, and ``overwrite`` is off; or a folder.
+        DataError: the folders on the way to ``path`` cannot be made.
     """
-    if path is not None and path.exists() and not overwrite:
-        raise FolderExistsError(
-            compose(f"nothing at {path}", "a file", "choose another name (--out), or --overwrite")
-        )
+    if path is not None:
+        require_file_place(path, overwrite=overwrite)
     teacher, score = sources.place_teacher(device), config.score
     widths = derive_widths(sources.channels, config.ratio, mlp_ratio=config.mlp_ratio, heads=config.heads)
     scores = score_channels(
@@ -80,7 +78,6 @@ def draft_plan(
         layout=config.layout,
     )
     if path is not None:
-        make_parents(path)
         plan.save(path)
     slim = apply_plan(teacher, plan)
     return Draft(plan, weigh(teacher, torch.float32), weigh(slim, torch.float32))

@@ -70,9 +70,8 @@ def draw_point(
     pixels = np.flatnonzero(mask)
     if not len(pixels):
         raise _empty(image, name)
-    draw = uniforms(derive_seed(seed, "point", image, name), "point", turn, np.zeros(1, dtype=np.int64), 1)[
-        0, 0
-    ]
+    stream, first = derive_seed(seed, "point", image, name), np.zeros(1, dtype=np.int64)
+    draw = uniforms(stream, "point", turn, first, 1)[0, 0]
     # The product may round up to the number of pixels.
     y, x = divmod(int(pixels[min(int(draw * len(pixels)), len(pixels) - 1)]), mask.shape[1])
     return x, y

@@ -231,8 +231,8 @@ def compare(ours: Evaluation, theirs: Evaluation, *, weight: Weight = "value") -
         MismatchError: other objects, another seed or number of points, or no row in common.
         DataError: fewer than two images.
     """
-    asked, also = ((each.images, each.objects, each.seed, each.points) for each in (ours, theirs))
-    if asked != also:
+    asked = {(each.images, each.objects, each.seed, each.points) for each in (ours, theirs)}
+    if len(asked) > 1:
         got = f"{len(ours.objects):,} and {len(theirs.objects):,}, not all the same, or other seeds or points"
         raise MismatchError(
             compose("evaluations of the same objects and prompts", got, "evaluate both on the same photos")

@@ -181,15 +181,14 @@ def find_photos(root: Path) -> PhotoFiles:
     files: list[Path] = []
     skipped: list[Skipped] = []
     for parent, folders, names in os.walk(root):
-        for name in folders:
-            if (Path(parent) / name).is_symlink() and not name.startswith("."):
-                linked = _relative(Path(parent) / name, root)
-                skipped.append(Skipped(linked, "a linked folder, which is not followed"))
-        made = [name for name in folders if is_made(Path(parent) / name)]
-        skipped += [
-            Skipped(_relative(Path(parent) / name, root), "a folder that Aerogel made") for name in made
-        ]
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in made]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in tuple(folders):
+            inner = Path(parent) / name
+            if inner.is_symlink():
+                skipped.append(Skipped(_relative(inner, root), "a linked folder, which is not followed"))
+            elif is_made(inner):
+                skipped.append(Skipped(_relative(inner, root), "a folder that Aerogel made"))
+                folders.remove(name)
         for name in names:
             file = Path(parent) / name
             if name.startswith(".") or name in JUNK:

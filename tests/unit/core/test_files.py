@@ -193,3 +193,18 @@ def test_a_disk_that_is_really_full(tmp_path: Path) -> None:
         "stage 28 ['file', 'out.partial']",
         "['small']",
     ]
+
+
+def test_a_place_for_a_file_is_refused_before_the_work(tmp_path: Path) -> None:
+    files.require_file_place(tmp_path / "new" / "scores.json", overwrite=False)
+    assert (tmp_path / "new").is_dir() and not any((tmp_path / "new").iterdir())
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    with pytest.raises(FolderExistsError, match=r"nothing at .*taken; got a file; .*--overwrite"):
+        files.require_file_place(taken, overwrite=False)
+    files.require_file_place(taken, overwrite=True)
+    with pytest.raises(FolderExistsError, match="got a folder"):
+        files.require_file_place(tmp_path, overwrite=True)
+    with pytest.raises(DataError, match="folders on the way"):
+        files.require_file_place(taken / "scores.json", overwrite=True)
+    assert taken.read_text() == "mine"

@@ -31,10 +31,8 @@ def test_the_plan_is_written_and_what_it_leaves_is_weighed(sources: Sources, tmp
     assert draft.after["parameters"] == sum(each.numel() for each in slim.parameters())
     assert draft.before["parameters"] == sum(each.numel() for each in sources.teacher.parameters())
     table = {name: (was, now) for name, was, now in draft.list_weights()}
-    assert table["channels of the residual stream"] == (16, 8) and table["MLP channels of a block"] == (
-        32,
-        16,
-    )
+    assert table["channels of the residual stream"] == (16, 8)
+    assert table["MLP channels of a block"] == (32, 16)
     assert table["heads"] == (2, 2)
     assert snapshot(sources.teacher) == before and same(weights(sources.teacher), held)
 
