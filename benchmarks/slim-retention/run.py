@@ -182,7 +182,11 @@ class Bench:
         path = self._place(row, ratio)
 
         def make() -> tuple[Any, Any]:
-            found = slim(self.teacher, self.photos, config=config, out=path.with_suffix(""))
+            # Rows of one way of pruning are shown the same views.
+            cache = self.arguments.work / "teacher"
+            found = slim(
+                self.teacher, self.photos, config=config, out=path.with_suffix(""), teacher_cache=cache
+            )
             return found.model.to(self.device), self.sets
 
         identity = {"teacher": self.weights, "settings": settings}

@@ -50,17 +50,19 @@ def slim_command(
     settings = settings or SlimSettings()
     config = gather_slim_config(model, settings)
     folder = choose_slim_folder(config, settings.out)
-    return run_slim(config, folder, Screen(json_wanted=json), overwrite=settings.overwrite)
-
-
-def run_slim(config: SlimConfig, folder: Path, screen: Screen, *, overwrite: bool = False) -> int:
-    """Run everything; show the receipt and where things are, and end with the figures."""
-    screen.end(show_slimming(config, folder, screen, overwrite=overwrite))
+    screen = Screen(json_wanted=json)
+    cache = settings.teacher_cache
+    screen.end(show_slimming(config, folder, screen, overwrite=settings.overwrite, teacher_cache=cache))
     return OK
 
 
 def show_slimming(
-    config: SlimConfig, folder: Path, screen: Screen, *, overwrite: bool = False
+    config: SlimConfig,
+    folder: Path,
+    screen: Screen,
+    *,
+    overwrite: bool = False,
+    teacher_cache: Path | None = None,
 ) -> dict[str, Any]:
     """Run everything; show the receipt and where things are; return the figures. The demo does the same."""
     from aerogel.slim.account import describe_run
@@ -68,7 +70,13 @@ def show_slimming(
     from aerogel.slim.run_folder import MODEL, REPORT
 
     result = slim(
-        config.model, config.images, config=config, out=folder, overwrite=overwrite, command=read_command()
+        config.model,
+        config.images,
+        config=config,
+        out=folder,
+        overwrite=overwrite,
+        command=read_command(),
+        teacher_cache=teacher_cache,
     )
     report = describe_run(folder)
     page = write_page(report, folder / REPORT, screen)

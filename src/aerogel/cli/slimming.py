@@ -92,6 +92,13 @@ class SlimSettings:
         Path | None,
         Parameter(group=WHERE, help="Folder of the run, slim-MODEL-RATIO if not given; of a plan, its file."),
     ] = None
+    teacher_cache: Annotated[
+        Path | None,
+        Parameter(
+            group=WHERE,
+            help="Folder for what the model makes of the photos, which runs at other ratios take from there.",
+        ),
+    ] = None
     overwrite: Annotated[
         bool, Flag, Parameter(group=WHERE, help="Replace stages that other settings made in that folder.")
     ] = False

@@ -79,7 +79,7 @@ def estimate_bytes(student: nn.Module, lesson: Lesson, photos: int, config: Alig
         DataError: no family knows a model.
     """
     trained = _find_trained(student, lesson)
-    cache = _plan_cache(Path(), lesson, "", photos, config, trained)
+    cache = _plan_cache(Path(), lesson, "", count_repeated(photos, config), config, trained)
     return cache.need_bytes + cache.spare_bytes
 
 
@@ -101,8 +101,8 @@ def align(
     are moved to ``device``; teachers stay as they are. The state is written to ``work/checkpoint`` every
     minute, or every ``save_steps`` steps, and at the end. A later call with the same arguments, the student
     as it was at first, goes on from there with the losses and weights that it would have had; steps that
-    were saved are not yielded again. The teacher's embeddings go to ``cache``, by default a folder of the
-    checkpoint; runs may share it.
+    were saved are not yielded again. The teacher's embeddings go to a folder of the checkpoint, or to
+    ``cache``: runs may share it, so that it keeps also what this one shows but once.
 
     Every process that accelerate started calls this alike. Batches are the same whatever their number, and
     each process computes its share of one. After the last step the student has its final weights, or their
@@ -304,7 +304,8 @@ def _prepare(
     folder = work / CHECKPOINT_NAME
     precision = f"{identity['teacher']} {'bfloat16' if half else 'as it is'}"
     trained = _find_trained(student, lesson)
-    planned = _plan_cache(cache or folder / "teacher", lesson, precision, len(photos), config, trained)
+    kept = count_repeated(len(photos), config, shared=cache is not None)
+    planned = _plan_cache(cache or folder / "teacher", lesson, precision, kept, config, trained)
     shares = {} if lesson.masks is None else {_DECODER: lesson.masks.decoder_lr / config.lr}
     optimiser = make_optimiser(trained, config, device, shares)
     tutor = Tutor(student, lesson, config, planned, device, half)
@@ -324,15 +325,14 @@ def _plan_cache(
     folder: Path,
     lesson: Lesson,
     teacher: str,
-    photos: int,
+    views: int,
     config: AlignConfig,
     trained: Mapping[str, nn.Parameter],
 ) -> TeacherCache:
     """Plan a cache that leaves room for two checkpoints."""
     shapes = find_family(lesson.teacher).locate(lesson.teacher).shape_outputs()
     spare = 2 * measure_checkpoint(trained, ema=config.ema > 0)
-    repeated = count_repeated(photos, config)
-    return plan_cache(folder, teacher, shapes, repeated, config.cache_bytes, spare_bytes=spare)
+    return plan_cache(folder, teacher, shapes, views, config.cache_bytes, spare_bytes=spare)
 
 
 def _require_fit(student: nn.Module, lesson: Lesson) -> Canvas:

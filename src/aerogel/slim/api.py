@@ -16,6 +16,7 @@ from torch import nn
 
 from aerogel.core.config import from_dict, override, save_config, to_dict, validate
 from aerogel.core.devices import choose_device
+from aerogel.core.files import make_parents
 from aerogel.core.folders import create_folder, write_text_atomic
 from aerogel.core.manifests import Manifest
 from aerogel.core.randomness import permutation
@@ -90,6 +91,7 @@ def slim(
     out: str | Path | None = None,
     overwrite: bool = False,
     command: str | None = None,
+    teacher_cache: str | Path | None = None,
     **settings: Any,
 ) -> Slimmed:
     """Slim a Segment Anything model: prune its image encoder and align what is left, without labels.
@@ -104,6 +106,8 @@ def slim(
     out: the folder of the run; without it one in the user's cache, ``AEROGEL_CACHE``. A killed run goes on
     where it was when the same call is made again.
     overwrite: replace stages that other settings made there.
+    teacher_cache: a folder for what the model makes of the photos, so that runs on the same photos, at other
+    ratios say, need not compute it again. It is left there.
 
     Under ``accelerate launch`` or ``torchrun`` the aligning is shared among the processes.
 
@@ -118,10 +122,11 @@ def slim(
     if not isinstance(images, str | Path | Photos):
         images = list(images)
     config = gather_config(config, model, images, ratio=ratio, settings=settings)
+    cache = None if teacher_cache is None else _make_place(Path(teacher_cache))
     sources = open_sources(config, model, images)
     folder = Path(out) if out is not None else cache_folder(config, sources)
     require_run_folder(folder)
-    pipeline = Pipeline(config, sources, folder, overwrite=overwrite, command=command)
+    pipeline = Pipeline(config, sources, folder, overwrite=overwrite, command=command, teacher_cache=cache)
     folder.mkdir(parents=True, exist_ok=True)
     manifest = pipeline.finish()
     pipeline.exhibit()
@@ -133,6 +138,11 @@ def slim(
     save_config(config, folder / RECIPE)
     write_text_atomic(folder / RESULT, json.dumps(result.to_dict(), indent=2, sort_keys=True) + "\n")
     return result
+
+
+def _make_place(folder: Path) -> Path:
+    make_parents(folder / "any")
+    return folder
 
 
 def gather_config(

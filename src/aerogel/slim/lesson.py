@@ -76,11 +76,11 @@ class Lesson:
 class Shown:
     """Hold a view of a photo: pixels [1, 3, S, S], and (height, width) on the canvas.
 
-    ``image`` is what was placed there; ``number`` counts what is shown again, None for what is not. ``seed``
+    ``image`` is what was placed there; ``number`` counts views, those that are shown again first. ``seed``
     is that of what is asked about it.
     """
 
-    number: int | None
+    number: int
     identifier: str
     image: NDArray[np.uint8]
     pixels: Tensor
@@ -173,12 +173,8 @@ class Tutor:
             return self._watch(self.lesson.teacher, pixels)
         found = []
         for each in batch:
-            if each.number is None:
-                outputs = self._answer(each)
-            else:
-                answer = partial(self._answer, each)
-                outputs = self.cache.fetch(each.number, each.identifier, each.image, answer)
-            found.append(outputs)
+            answer = partial(self._answer, each)
+            found.append(self.cache.fetch(each.number, each.identifier, each.image, answer))
         kind = next(self.student.parameters()).dtype
         joined = {
             name: torch.stack([outputs[name].to(self.device, kind) for outputs in found]) for name in found[0]

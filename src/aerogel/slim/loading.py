@@ -45,8 +45,13 @@ def load_views(
     return read_ahead(partial(_load, photos, canvas, config, seed), order)
 
 
-def count_repeated(photos: int, config: AlignConfig) -> int:
-    """Return how many views of so many ``photos`` are shown more than once: those of the first numbers."""
+def count_repeated(photos: int, config: AlignConfig, *, shared: bool = False) -> int:
+    """Return how many views of so many ``photos`` are shown more than once: those of the first numbers.
+
+    Where several runs that are alike keep what they learn from in one place, ``shared``, that is all views.
+    """
+    if shared:
+        return photos * (config.views or (1 if config.augment == "none" else 1 + config.epochs))
     if config.views:
         return photos * min(config.views, max(0, config.epochs - config.views))
     # Of photos that are mirrored by chance each may be shown as it is.
@@ -79,10 +84,10 @@ def _load(photos: PhotoList, canvas: Canvas, config: AlignConfig, seed: int, pla
     photo = photos[index]
     view = _view(photos, photo.image, canvas, config.augment, seed, turn, index)
     pixels, placement = canvas.place(view.image)
-    number: int | None = None
     if config.views:
         number = turn * len(photos) + index
-    elif view.whole:
-        number = index
+    else:
+        # What no later epoch shows comes after what each does.
+        number = index if view.whole else (1 + turn) * len(photos) + index
     asks = derive_seed(seed, "prompts", epoch, index)
     return Shown(number, photo.identifier, view.image, pixels, placement.scaled, asks)

@@ -64,8 +64,11 @@ class Pipeline:
         *,
         overwrite: bool = False,
         command: str | None = None,
+        teacher_cache: Path | None = None,
     ) -> None:
         """Check that the widths and the layout fit the model, before any work.
+
+        What the teacher makes of photos is kept in ``teacher_cache``, which other runs may share.
 
         Raises:
             ConfigError: a ratio leaves no channel, or a head count does not fit.
@@ -92,6 +95,7 @@ class Pipeline:
             raise MismatchError(compose("a model with a mask decoder, to learn masks", got, remedy))
         crew = join_crew(self.device)
         self._staging = Staging(out, config.seed, overwrite, command, crew)
+        self._teacher_cache = teacher_cache
         self._models: dict[int, Any] = {}
         self._rotated: dict[int, Any] = {}
 
@@ -283,7 +287,8 @@ class Pipeline:
     def _teach(self, student: Any, lesson: Lesson, config: AlignConfig, work: Path) -> dict[str, Any]:
         """Align a student, and write its weights into ``work``; return the losses for the manifest."""
         photos, seed = self.sources.photos, derive_seed(self.config.seed, "align", lesson.phase)
-        run = align(student, lesson, photos, config, seed=seed, device=self.device, work=work)
+        cache = self._teacher_cache
+        run = align(student, lesson, photos, config, seed=seed, device=self.device, work=work, cache=cache)
         steps = config.epochs * -(-len(photos) // config.batch_size)
         # Closed at once, also after an error: until then the loop has its hooks and modes on the models.
         with closing(run):

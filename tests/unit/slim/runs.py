@@ -59,11 +59,10 @@ def pipeline(photos: Path | Photos, out: Path, model: Any = None, **settings: An
 
 
 def run(photos: Any, out: Path, model: Any = None, **settings: Any) -> Slimmed:
-    """Slim to the end."""
-    overwrite = settings.pop("overwrite", False)
-    given = config(**settings)
+    """Slim to the end; ``overwrite`` and ``teacher_cache`` go to the call, the rest are settings."""
+    given = {name: settings.pop(name) for name in ("overwrite", "teacher_cache") if name in settings}
     return slim(
-        model or teacher(), photos, config=given, out=out, overwrite=overwrite, command="aerogel test"
+        model or teacher(), photos, config=config(**settings), out=out, command="aerogel test", **given
     )
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from aerogel.errors import DataError, DivergedError, MismatchError
-from aerogel.slim.alignment import align, batch_photos, estimate_bytes
+from aerogel.slim.alignment import align, batch_photos
 from aerogel.slim.checkpoint import read_epochs
 from aerogel.slim.features import observe
 from aerogel.slim.lesson import Lesson, Phase
@@ -275,51 +275,6 @@ def test_the_moving_average_is_that_of_the_steps(tmp_path: Path) -> None:
         wanted = decay * wanted + (1 - decay) * plain[0].get_parameter(name).detach()
     run(averaged, tmp_path / "averaged", config)
     assert torch.allclose(averaged[0].get_parameter(name), wanted, rtol=1e-12)
-
-
-def test_cached_embeddings_change_nothing_but_their_rounding(tmp_path: Path) -> None:
-    config = replace(CONFIG, epochs=2)
-    first = losses(run(make("output"), tmp_path / "a", config, cache=tmp_path / "cache"))
-    assert len(list((tmp_path / "cache").rglob("*.safetensors"))) == 5
-    student, lesson = make("output")
-    calls: list[int] = []
-    lesson.teacher.vision_encoder.register_forward_hook(lambda *args: calls.append(1))
-    second = losses(run((student, lesson), tmp_path / "b", config, cache=tmp_path / "cache"))
-    assert first == second and not calls
-    bare = losses(run((make("output")), tmp_path / "c", replace(config, cache_bytes=0)))
-    assert not list((tmp_path / "c").rglob("teacher/*"))
-    for step in first:
-        assert first[step][0] == pytest.approx(bare[step][0], rel=1e-3)
-        assert first[step][0] != bare[step][0]
-
-
-def test_parts_of_photos_are_not_cached(tmp_path: Path) -> None:
-    run(make("output"), tmp_path, replace(CONFIG, augment="crop"))
-    assert not (tmp_path / "checkpoint/teacher").exists()
-
-
-def test_parts_that_are_shown_again_are_cached(tmp_path: Path) -> None:
-    config = replace(CONFIG, epochs=4, augment="crop", views=2)
-    student, lesson = make("output")
-    calls: list[int] = []
-    lesson.teacher.vision_encoder.register_forward_hook(lambda *args: calls.append(1))
-    cached = losses(run((student, lesson), tmp_path / "cached", config))
-    assert len(calls) == len(list((tmp_path / "cached/checkpoint/teacher").rglob("*.safetensors"))) == 10
-    bare = losses(run(make("output"), tmp_path / "bare", replace(config, cache_bytes=0)))
-    for step in cached:
-        assert cached[step][0] == pytest.approx(bare[step][0], rel=1e-3)
-
-
-def test_the_disk_that_is_needed_is_known_before(tmp_path: Path) -> None:
-    student, lesson = make("output")
-    config = replace(CONFIG, ema=0.5)
-    wanted = estimate_bytes(student, lesson, 5, config)
-    run((student, lesson), tmp_path, config)
-    cached = sum(path.stat().st_size for path in (tmp_path / "checkpoint/teacher").rglob("*.safetensors"))
-    written = (tmp_path / "checkpoint/align.safetensors").stat().st_size
-    assert 0 < cached < cached + 2 * written <= wanted
-    # A model this small is mostly names.
-    assert wanted < 3 * (cached + 2 * written)
 
 
 def test_batches_are_a_function_of_seed_and_epoch() -> None:

@@ -26,7 +26,7 @@ def shown(count: int = 2, *, again: bool = True) -> list[Shown]:
     for index in range(count):
         photo = Pictures()[index]
         pixels, placement = Canvas(64).place(photo.image)
-        number = index if again else None
+        number = index if again else 5 + index
         found.append(Shown(number, photo.identifier, photo.image, pixels, placement.scaled))
     return found
 

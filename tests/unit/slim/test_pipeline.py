@@ -246,6 +246,25 @@ def test_the_first_aligning_takes_its_own_number_of_epochs(photos: Path, tmp_pat
     assert [len(each) for each in losses] == [1, 2]
 
 
+def test_runs_at_other_ratios_take_what_the_teacher_said_from_one_place(photos: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    run(photos, tmp_path / "a", teacher_cache=cache)
+    kept = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+    # Of the photos to learn from, in the epoch and the phase in which no bottlenecks weigh in.
+    assert len(kept) == 4
+    found = run(photos, tmp_path / "b", teacher_cache=cache, ratio=0.25)
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")} == kept
+    assert not list(tmp_path.glob("[ab]/**/teacher"))
+    assert same(weights(found.model), weights(run(photos, tmp_path / "c", ratio=0.25).model))
+
+
+def test_a_file_where_the_cache_should_be_is_refused_before_any_work(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("mine", encoding="utf-8")
+    with pytest.raises(DataError, match="choose another path"):
+        run(photos, tmp_path / "out", teacher_cache=tmp_path / "cache")
+    assert not (tmp_path / "out").exists()
+
+
 def test_learning_masks_in_a_finished_folder_is_refused_before_any_work(
     folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
