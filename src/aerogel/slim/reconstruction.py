@@ -25,6 +25,10 @@ from aerogel.slim.surgery import cut_outputs
 
 # So many tokens of all photos go into each fit: more change nothing, as those of a photo are much alike.
 _TOKENS = 1 << 17
+# Inputs of less than this share of the mean power are held to as if they had that.
+_LEAST_POWER = 0.01
+# So many are multiplied at once, whose products are then added up in float64.
+_PART = 1 << 12
 
 
 def reconstruct_(
@@ -125,7 +129,10 @@ class _Fitting:
             given = [ours.mix(state).to(state.dtype) for state in self.ours]
             for number, state in enumerate(self.theirs):
                 self.theirs[number] = state + former.attn.proj(theirs.mix(state))
-        self._fit_(mine.attn.proj, lambda number: (given[number], self._lacking(number)))
+        self._fit_(
+            mine.attn.proj,
+            lambda number: (self._pick(given[number], number), self._pick(self._lacking(number), number)),
+        )
         self.ours = [state + mine.attn.proj(mixed) for state, mixed in zip(self.ours, given, strict=True)]
 
     def _aim_at_logits_(self, number: int) -> None:
@@ -179,18 +186,29 @@ class _Fitting:
             for number, state in enumerate(self.theirs):
                 self.theirs[number] = state + former.mlp(former.layer_norm2(state))
 
-        def widen(number: int) -> Tensor:
-            found: Tensor = mine.mlp.act(mine.mlp.lin1(mine.layer_norm2(self.ours[number])))
+        def widen(states: Tensor) -> Tensor:
+            found: Tensor = mine.mlp.act(mine.mlp.lin1(mine.layer_norm2(states)))
             return found
 
-        self._fit_(mine.mlp.lin2, lambda number: (widen(number), self._lacking(number)))
-        self.ours = [state + mine.mlp.lin2(widen(number)) for number, state in enumerate(self.ours)]
+        self._fit_(
+            mine.mlp.lin2,
+            lambda number: (
+                widen(self._pick(self.ours[number], number)),
+                self._pick(self._lacking(number), number),
+            ),
+        )
+        self.ours = [state + mine.mlp.lin2(widen(state)) for state in self.ours]
 
     def _fit_neck_(self) -> None:
         encoders: list[Any] = [each.encoder for each in (self.sites, self.former)]
         mine, former = (each.neck.conv1 for each in encoders)
         weight = former.weight.flatten(1)
-        self._fit_(mine, lambda number: (self.ours[number], functional.linear(self.theirs[number], weight)))
+
+        def show(number: int) -> tuple[Tensor, Tensor]:
+            ours, theirs = (self._pick(each[number], number) for each in (self.ours, self.theirs))
+            return ours, functional.linear(theirs, weight)
+
+        self._fit_(mine, show)
 
     def _count_padding(self, block: BlockSites) -> int:
         """Return how many tokens a photo gets that only fill up windows."""
@@ -207,16 +225,21 @@ class _Fitting:
         name = self.names[id(former)]
         weight, bias = self.targets[f"{name}.weight"], self.targets.get(f"{name}.bias")
 
-        def read(through: Any, states: Tensor) -> Tensor:
-            return functional.pad(through(states).flatten(0, 2), (0, 0, 0, padding))
+        def show(number: int) -> tuple[Tensor, Tensor]:
+            ours, theirs = (self._pick(each[number], number) for each in (self.ours, self.theirs))
+            tokens = self.ours[number].shape[1] ** 2 + padding
+            empty = len(range(number % self.stride, tokens, self.stride)) - len(ours)
+            given, former_given = (
+                functional.pad(through(states), (0, 0, 0, empty))
+                for through, states in ((norm, ours), (former_norm, theirs))
+            )
+            return given, functional.linear(former_given, weight, bias)
 
-        self._fit_(
-            layer,
-            lambda number: (
-                read(norm, self.ours[number]),
-                functional.linear(read(former_norm, self.theirs[number]), weight, bias),
-            ),
-        )
+        self._fit_(layer, show)
+
+    def _pick(self, states: Tensor, number: int) -> Tensor:
+        """Return the tokens [tokens, width] of a photo that go into fits."""
+        return states.flatten(0, -2)[number % self.stride :: self.stride]
 
     def _wanted(self, number: int) -> Tensor:
         return self.theirs[number][..., self.kept.to(self.ours[number].device)]
@@ -230,15 +253,21 @@ class _Fitting:
         return float(wrong / sum(self._wanted(number).square().sum() for number in numbers))
 
     def _fit_(self, layer: Any, show: Callable[[int], tuple[Tensor, Tensor]]) -> None:
-        """Solve for a linear layer, or a convolution of 1 x 1, from its inputs and wanted outputs."""
+        """Solve for a linear layer, or a convolution of 1 x 1, from its inputs and wanted outputs.
+
+        ``show`` gives those of the picked tokens of a photo.
+        """
         width, kind = layer.weight.shape[1], layer.weight.dtype
         former = to_exact(layer.weight.detach().flatten(1).T)
         inputs = former.new_zeros(width + 1, width + 1)
         outputs = former.new_zeros(width + 1, layer.weight.shape[0])
+        shown: list[tuple[Tensor, Tensor]] = []
         for number in range(len(self.ours)):
-            given, wanted = (
-                each.flatten(0, -2)[number % self.stride :: self.stride].to(kind) for each in show(number)
-            )
+            shown.append(show(number))
+            if number + 1 < len(self.ours) and sum(len(given) for given, _ in shown) < _PART:
+                continue
+            given, wanted = (torch.cat(each).to(kind) for each in zip(*shown, strict=True))
+            shown.clear()
             given = functional.pad(given, (0, 1), value=1.0)
             inputs += to_exact(given.T @ given)
             outputs += to_exact(given.T @ wanted)
@@ -261,8 +290,8 @@ def _solve(inputs: Tensor, outputs: Tensor, former: Tensor, ridge: float, *, bia
         inputs, outputs = inputs[:width, :width], outputs[:width]
     former = former * _scale(inputs, outputs, former)
     powers = inputs.diagonal()[:width]
-    # Inputs that are always zero say nothing, and would leave their weights open.
-    held = ridge * torch.where(powers > 0, powers, powers.mean() + 1)
+    # What hardly any of these tokens has would be free to answer for them, and be far too much for others.
+    held = ridge * powers.clamp(min=_LEAST_POWER * float(powers.mean()) or 1.0)
     pull = torch.zeros_like(inputs)
     pull.diagonal()[:width] = held
     wanted = outputs.clone()

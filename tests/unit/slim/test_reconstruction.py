@@ -146,6 +146,18 @@ def test_an_input_that_is_always_zero_leaves_its_weights() -> None:
     assert torch.allclose(module._solve(inputs, outputs, former, 0.5, biased=True)[1], former[1])
 
 
+def test_an_input_that_next_to_no_token_has_is_held_to() -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = torch.randn(50, 4, generator=generator, dtype=torch.float64)
+    given[:, 3] = 0.0
+    given[0, 3] = 1e-6
+    former = torch.randn(4, 3, generator=generator, dtype=torch.float64)
+    wanted = given @ former
+    wanted[0] += 1.0
+    found = module._solve(given.T @ given, given.T @ wanted, former, 0.03, biased=False)
+    assert torch.allclose(found[3], former[3], atol=0.1)
+
+
 def test_weights_of_another_size_are_no_worse_a_hold() -> None:
     generator = torch.Generator().manual_seed(0)
     given = torch.randn(50, 4, generator=generator, dtype=torch.float64)
