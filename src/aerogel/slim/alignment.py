@@ -288,7 +288,7 @@ def _prepare(
     crew = join_crew(device)
     teachers = {"teacher": lesson.teacher, "before": lesson.before}
     identity: dict[str, Any] = {
-        "config": to_dict(config),
+        "config": config.identify(),
         "seed": seed,
         "phase": lesson.phase,
         "student": digest_model(student),

@@ -218,5 +218,6 @@ def cache_folder(config: SlimConfig, sources: Sources) -> Path:
     """Return the user's cache folder for these settings and sources; ``AEROGEL_CACHE`` moves the cache."""
     root = os.environ.get("AEROGEL_CACHE")
     base = Path(root) if root else Path.home() / ".cache" / "aerogel"
-    key = json.dumps([to_dict(config), sources.digests], sort_keys=True)
+    settings = {**to_dict(config), "align": config.align.identify()}
+    key = json.dumps([settings, sources.digests], sort_keys=True)
     return base / "slim" / hashlib.sha256(key.encode()).hexdigest()[:16]

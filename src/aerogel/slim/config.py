@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
-from aerogel.core.config import config
+from aerogel.core.config import config, to_dict
 from aerogel.core.registry import nearest
 from aerogel.slim.criteria import CRITERIA
 from aerogel.slim.plan import Layout
@@ -163,6 +163,14 @@ class AlignConfig:
     cache_bytes: int = 8 * 2**30
     augment: Augment = "none"
     views: int = 0
+
+    def identify(self) -> dict[str, Any]:
+        """Return what decides what is learnt.
+
+        How much memory and disk that may take does not: a run that ran short goes on with less.
+        """
+        spared = ("accumulate", "checkpoint_blocks", "cache_bytes")
+        return {name: value for name, value in to_dict(self).items() if name not in spared}
 
     @property
     def feature_epochs(self) -> int:

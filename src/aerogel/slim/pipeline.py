@@ -254,7 +254,7 @@ class Pipeline:
             return self._teach(student, lesson, by, work)
 
         settings = {
-            "align": to_dict(by),
+            "align": by.identify(),
             "surgery": to_dict(config.surgery),
             "start": config.start,
             "lesson": phase.lesson,
@@ -277,7 +277,7 @@ class Pipeline:
         def build(work: Path) -> Mapping[str, Any]:
             return self._teach(student, Lesson("masks", self.teacher, masks=config.masks), by, work)
 
-        settings = {"align": to_dict(by), "masks": to_dict(config.masks)}
+        settings = {"align": by.identify(), "masks": to_dict(config.masks)}
         self._staging.run(
             MASKS_STAGE, "slim-weights", settings, self._inputs(len(self.phases)), build, together=True
         )

@@ -330,6 +330,8 @@ def test_without_a_folder_the_users_cache_keeps_the_stages(
     first = cache_folder(config(), open_sources(config(), teacher(), photos))
     assert first.is_relative_to(tmp_path / "slim")
     assert first == cache_folder(config(), open_sources(config(), teacher(), photos))
+    less = config(align={"cache_bytes": 0})
+    assert first == cache_folder(less, open_sources(less, teacher(), photos))
     assert first != cache_folder(config(ratio=0.25), open_sources(config(), teacher(), photos))
     other = shutil.copytree(photos, tmp_path / "others")
     (other / "0.png").unlink()

@@ -204,6 +204,28 @@ def test_a_killed_aligning_does_not_begin_anew(photos: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))["bottleneck-aligning"] > spent
 
 
+def test_a_run_that_was_short_of_memory_or_disk_goes_on_with_less(photos: Path, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        stop_at_step(3, patch)
+        with pytest.raises(Killed):
+            run(photos, tmp_path, align={"accumulate": 1})
+    less = {"accumulate": 2, "cache_bytes": 0, "checkpoint_blocks": False}
+    steps: list[int] = []
+    align = module.align
+
+    def spy(*given: Any, **named: Any) -> Iterator[Any]:
+        for state in align(*given, **named):
+            steps.append(state.step)
+            yield state
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "align", spy)
+        model = run(photos, tmp_path, align=less).model
+        assert steps == [3, 4, 1, 2, 3, 4]
+        again = run(photos, tmp_path).model
+    assert len(steps) == 6 and same(weights(again), weights(model))
+
+
 def stop_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the next aligning save each step, and stop at this one."""
     align = module.align
