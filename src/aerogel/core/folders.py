@@ -94,11 +94,18 @@ def seal_folder(
     return manifest
 
 
-def verify_folder(folder: str | Path, kind: str | None = None, *, allow_extra: bool = False) -> Manifest:
+def verify_folder(
+    folder: str | Path,
+    kind: str | None = None,
+    *,
+    allow_extra: bool = False,
+    remedy: str = "make or copy the folder again",
+) -> Manifest:
     """Check that a folder holds exactly the files of its manifest, unchanged; returns the manifest.
 
     With ``allow_extra`` files that the manifest does not list, such as those a hosting service adds, are let
-    be. What a card, `CARD_NAME`, says is not looked at: people write in it before they publish.
+    be. What a card, `CARD_NAME`, says is not looked at: people write in it before they publish. ``remedy``
+    is what an error tells to do about files that differ.
 
     Raises:
         DataError: there is no folder at the path.
@@ -126,9 +133,7 @@ def verify_folder(folder: str | Path, kind: str | None = None, *, allow_extra: b
         elif sha256_file(Path(folder) / name) != entry.sha256:
             faults.append(f"{name!r} has other content (SHA-256 differs)")
     if faults:
-        raise IntegrityError(
-            compose(f"the files of the manifest in {folder}", _list(faults), "make or copy the folder again")
-        )
+        raise IntegrityError(compose(f"the files of the manifest in {folder}", _list(faults), remedy))
     return manifest
 
 

@@ -15,7 +15,14 @@ from PIL import Image
 import aerogel
 from aerogel.core.config import load_config, to_dict
 from aerogel.core.folders import read_manifest
-from aerogel.errors import AerogelError, ConfigError, DataError, DeviceError, FolderExistsError
+from aerogel.errors import (
+    AerogelError,
+    ConfigError,
+    DataError,
+    DeviceError,
+    FolderExistsError,
+    IntegrityError,
+)
 from aerogel.slim import open_model
 from aerogel.slim import pipeline as steps
 from aerogel.slim.api import Slimmed, cache_folder, gather_config, open_sources, slim
@@ -370,3 +377,17 @@ def test_a_card_that_was_edited_is_no_damage(photos: Path, tmp_path: Path) -> No
     card.write_text(card.read_text(encoding="utf-8") + "\nMine.\n", encoding="utf-8")
     assert same(weights(run(photos, tmp_path).model), weights(open_model(tmp_path / "model")))
     assert card.read_text(encoding="utf-8").endswith("Mine.\n")
+
+
+def test_a_model_that_was_trained_on_in_its_folder_opens_once_its_manifest_is_gone(
+    photos: Path, tmp_path: Path
+) -> None:
+    model = run(photos, tmp_path / "run").model
+    folder = shutil.copytree(tmp_path / "run" / "model", tmp_path / "tuned")
+    with torch.no_grad():
+        model.vision_encoder.pos_embed += 1.0
+    model.save_pretrained(folder)
+    with pytest.raises(IntegrityError, match=r"delete its manifest\.json if you trained the model on"):
+        open_model(folder)
+    (folder / "manifest.json").unlink()
+    assert same(weights(open_model(folder)), weights(model))

@@ -97,7 +97,8 @@ def read_dtype(source: str | Path) -> torch.dtype | None:
 def _open_folder(name: str) -> Any:
     if (Path(name) / MANIFEST_NAME).is_file():
         # What hosting services add is let be; what was sealed must be as it was.
-        verify_folder(name, allow_extra=True)
+        remedy = f"copy the folder again, or delete its {MANIFEST_NAME} if you trained the model on"
+        verify_folder(name, allow_extra=True, remedy=remedy)
     config = read_config(name)
     kind = config.get("model_type")
     if kind == _MOBILE:
