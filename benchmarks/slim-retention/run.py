@@ -1,27 +1,28 @@
 """What a slimmed segmenter keeps of its teacher's masks, at equal training cost for every way of slimming.
 
     python benchmarks/slim-retention/run.py --model runs/sam-small/model [--data FOLDER] [--work FOLDER]
-        [--rows slim random ...] [--ratios 50 77] [--device auto] [--finished]
+        [--rows slim random ...] [--ratios 50 77] [--device auto] [--finished] [--out FILE]
 
 --model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
 photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
 evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_mosaic (the same on views half of which
 are mosaics), slim_long (for ten times as many epochs, which go round four crops of each photo),
 slim_long_mosaic (for nine times as many, most of them in the end, round eight views with mosaics),
-slim_long_mosaic_masks (that, and then two epochs of learning masks), slim_as_published (the published
-code's faults put back, with its criterion, neither rotated nor fitted), one_step_rotated (ours cut once, then
-aligned to the final embedding), one_step (the same on the channels as they were trained), taylor, magnitude
-and random (as that, by these criteria; all are fitted), scratch (the same shape from random weights). But for
-the long ones, every row sees as many photos in as many steps of the same optimiser; those that are not fitted
-at a higher rate.
+slim_long_mosaic_masks (that, and then two epochs of learning masks), slim_longest (as that, with one epoch of
+the first aligning in place of four, and four of masks), slim_as_published (the published code's faults put
+back, with its criterion, neither rotated nor fitted), one_step_rotated (ours cut once, then aligned to the
+final embedding), one_step (the same on the channels as they were trained), taylor, magnitude and random (as
+that, by these criteria; all are fitted), scratch (the same shape from random weights). But for the long ones,
+every row sees as many photos in as many steps of the same optimiser; those that are not fitted at a higher
+rate.
 
-Every object of 1 % of its photo or more is asked for by a random point of it and by its box; the score is
-the mean intersection over union over objects. "kept" is the share of the teacher's, "behind_slim" how far a
-row lies below ours; both paired, with 95 % intervals that draw whole photos again. Writes results.json
-beside this file and ends its output with that JSON on one line. A killed run goes on where it was; rows can
-be shared between processes, and --finished sums up those that have scores and runs no other. Scores are kept
-in --work with their settings and machine, so that those of another machine can be put together here: copy its
---work/*.json.
+Every object of 1 % of its photo or more is asked for by four random points of it, one by one, and by its box;
+the score is the mean intersection over union over objects. "kept" is the share of the teacher's,
+"behind_slim" how far a row lies below ours; both paired, with 95 % intervals that draw whole photos again.
+Writes --out, by default results.json beside this file, and ends its output with that JSON on one line. A
+killed run goes on where it was; rows can be shared between processes, and --finished sums up those that have
+scores and runs no other. Scores are kept in --work with their settings and machine, so that those of another
+machine can be put together here: copy its --work/*.json.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from aerogel.zoo import open_photos, open_segments
 HERE = Path(__file__).parent
 LEAST_AREA = 0.01
 PROMPTS = ("point", "box")
+POINTS = 4
 _ONE_STEP = {"method": "one-step"}
 _AS_TRAINED = {"photos": 0}
 # What no least squares prepared has much to learn, and nothing that large steps could spoil.
@@ -64,6 +66,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "slim_long": {"align": _LONG},
     "slim_long_mosaic": _MOSAIC,
     "slim_long_mosaic_masks": {**_MOSAIC, "masks": {"epochs": 2}},
+    "slim_longest": {**_MOSAIC, "bottleneck_epochs": 1, "masks": {"epochs": 4}},
     "slim_as_published": {
         "score": {"criterion": "disturbed-taylor-as-coded", "rescore": False},
         "surgery": {"positions": False, "temperature": False},
@@ -100,7 +103,9 @@ def obtain(path: Path, identity: dict[str, Any], make: Callable[[], Any]) -> tup
     if stored.get("identity") != identity:
         model, sets = make()
         scores = {
-            key: evaluate(model, photos, prompts=PROMPTS, boundary=False, name=path.stem).to_dict()
+            key: evaluate(
+                model, photos, prompts=PROMPTS, points=POINTS, boundary=False, name=path.stem
+            ).to_dict()
             for key, photos in sets.items()
         }
         stored = {"identity": identity, "environment": environment(), "scores": scores}
@@ -166,7 +171,8 @@ class Bench:
         def make() -> tuple[Any, Any]:
             return copy.deepcopy(self.teacher).to(self.device), self.sets
 
-        return obtain(self.arguments.work / "teacher.json", {"teacher": self.weights}, make)
+        identity = {"teacher": self.weights, "points": POINTS}
+        return obtain(self.arguments.work / "teacher.json", identity, make)
 
     def is_wanted(self, row: str, ratio: int) -> bool:
         """Tell whether a row is to be run, or opened."""
@@ -189,7 +195,7 @@ class Bench:
             )
             return found.model.to(self.device), self.sets
 
-        identity = {"teacher": self.weights, "settings": settings}
+        identity = {"teacher": self.weights, "settings": settings, "points": POINTS}
         return obtain(path, identity, make)
 
 
@@ -205,6 +211,7 @@ def main() -> None:
     parser.add_argument("--ratios", nargs="*", type=int, default=[50, 77], help="none: the teacher alone")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
     parser.add_argument("--finished", action="store_true", help="sum up the rows with scores, run no other")
+    parser.add_argument("--out", type=Path, default=HERE / "results.json")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     bench = Bench(arguments, choose_device(arguments.device).value)
@@ -228,7 +235,7 @@ def main() -> None:
             machines += [] if machine in machines else [machine]
             print(ratio, row, json.dumps(figures[f"r{ratio}"][row]), flush=True)
     result = {"figures": figures, "environments": machines}
-    write_text_atomic(HERE / "results.json", json.dumps(result, indent=2) + "\n")
+    write_text_atomic(arguments.out, json.dumps(result, indent=2) + "\n")
     print(json.dumps(result))
 
 
