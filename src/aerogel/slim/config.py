@@ -94,7 +94,7 @@ class ReconstructConfig:
 
     ``photos`` is how many are looked at, 0 to leave the weights as they were cut, as published; fewer are
     taken where their tokens would fill 2 GiB. ``ridge`` holds weights to their values after the cut, in
-    shares of the mean square of what they are multiplied with.
+    shares of the mean square of what they are multiplied with, or of a hundredth of that of all inputs.
     """
 
     photos: int = 1024

@@ -25,10 +25,10 @@ from aerogel.slim.surgery import cut_outputs
 
 # So many tokens of all photos go into each fit: more change nothing, as those of a photo are much alike.
 _TOKENS = 1 << 17
-# Inputs of less than this share of the mean power are held to as if they had that.
-_LEAST_POWER = 0.01
 # So many are multiplied at once, whose products are then added up in float64.
 _PART = 1 << 12
+# Inputs of less than this share of the mean power are held to as if they had that.
+_LEAST_POWER = 0.01
 
 
 def reconstruct_(
@@ -51,8 +51,8 @@ def reconstruct_(
 
     ``images`` yields pixels [1, 3, S, S] as the models take them, whose tokens are held in memory: the
     residual stream of both models, twice. ``ridge`` holds weights to their values after the cut, scaled as
-    one, in shares of the mean square of what they are multiplied with; ``half`` computes attention in
-    bfloat16.
+    one, in shares of the mean square of what they are multiplied with, or of a hundredth of that of all
+    inputs where that is more; ``half`` computes attention in bfloat16.
 
     Returns the squared error of the residual stream after each block, as a share of its mean square.
 
@@ -131,7 +131,7 @@ class _Fitting:
                 self.theirs[number] = state + former.attn.proj(theirs.mix(state))
         self._fit_(
             mine.attn.proj,
-            lambda number: (self._pick(given[number], number), self._pick(self._lacking(number), number)),
+            lambda number: (self._pick(given[number], number), self._lack(*self._show(number))),
         )
         self.ours = [state + mine.attn.proj(mixed) for state, mixed in zip(self.ours, given, strict=True)]
 
@@ -190,13 +190,11 @@ class _Fitting:
             found: Tensor = mine.mlp.act(mine.mlp.lin1(mine.layer_norm2(states)))
             return found
 
-        self._fit_(
-            mine.mlp.lin2,
-            lambda number: (
-                widen(self._pick(self.ours[number], number)),
-                self._pick(self._lacking(number), number),
-            ),
-        )
+        def show(number: int) -> tuple[Tensor, Tensor]:
+            states, aims = self._show(number)
+            return widen(states), self._lack(states, aims)
+
+        self._fit_(mine.mlp.lin2, show)
         self.ours = [state + mine.mlp.lin2(widen(state)) for state in self.ours]
 
     def _fit_neck_(self) -> None:
@@ -205,7 +203,7 @@ class _Fitting:
         weight = former.weight.flatten(1)
 
         def show(number: int) -> tuple[Tensor, Tensor]:
-            ours, theirs = (self._pick(each[number], number) for each in (self.ours, self.theirs))
+            ours, theirs = self._show(number)
             return ours, functional.linear(theirs, weight)
 
         self._fit_(mine, show)
@@ -226,7 +224,7 @@ class _Fitting:
         weight, bias = self.targets[f"{name}.weight"], self.targets.get(f"{name}.bias")
 
         def show(number: int) -> tuple[Tensor, Tensor]:
-            ours, theirs = (self._pick(each[number], number) for each in (self.ours, self.theirs))
+            ours, theirs = self._show(number)
             tokens = self.ours[number].shape[1] ** 2 + padding
             empty = len(range(number % self.stride, tokens, self.stride)) - len(ours)
             given, former_given = (
@@ -241,16 +239,19 @@ class _Fitting:
         """Return the tokens [tokens, width] of a photo that go into fits."""
         return states.flatten(0, -2)[number % self.stride :: self.stride]
 
-    def _wanted(self, number: int) -> Tensor:
-        return self.theirs[number][..., self.kept.to(self.ours[number].device)]
+    def _show(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return a photo's picked tokens of the residual stream, in the student and in the model before."""
+        return self._pick(self.ours[number], number), self._pick(self.theirs[number], number)
 
-    def _lacking(self, number: int) -> Tensor:
-        return self._wanted(number) - self.ours[number]
+    def _want(self, theirs: Tensor) -> Tensor:
+        return theirs[..., self.kept.to(theirs.device)]
+
+    def _lack(self, ours: Tensor, theirs: Tensor) -> Tensor:
+        return self._want(theirs) - ours
 
     def _measure(self) -> float:
-        numbers = range(len(self.ours))
-        wrong = sum(self._lacking(number).square().sum() for number in numbers)
-        return float(wrong / sum(self._wanted(number).square().sum() for number in numbers))
+        wrong = sum(self._lack(*each).square().sum() for each in zip(self.ours, self.theirs, strict=True))
+        return float(wrong / sum(self._want(theirs).square().sum() for theirs in self.theirs))
 
     def _fit_(self, layer: Any, show: Callable[[int], tuple[Tensor, Tensor]]) -> None:
         """Solve for a linear layer, or a convolution of 1 x 1, from its inputs and wanted outputs.

@@ -190,15 +190,8 @@ def test_a_killed_aligning_does_not_begin_anew(photos: Path, tmp_path: Path) -> 
         with pytest.raises(Killed):
             pipeline(photos, tmp_path).slim(1)
     spent = json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))["bottleneck-aligning"]
-    align = module.align
     with pytest.MonkeyPatch.context() as patch:
-
-        def spy(*given: Any, **named: Any) -> Iterator[Any]:
-            for state in align(*given, **named):
-                seen.append(state.step)
-                yield state
-
-        patch.setattr(module, "align", spy)
+        note_steps(seen, patch)
         pipeline(photos, tmp_path).slim(1)
     assert seen == [3, 4], "two of the four steps were saved"
     assert json.loads((tmp_path / "timings.json").read_text(encoding="utf-8"))["bottleneck-aligning"] > spent
@@ -211,19 +204,24 @@ def test_a_run_that_was_short_of_memory_or_disk_goes_on_with_less(photos: Path, 
             run(photos, tmp_path, align={"accumulate": 1})
     less = {"accumulate": 2, "cache_bytes": 0, "checkpoint_blocks": False}
     steps: list[int] = []
-    align = module.align
-
-    def spy(*given: Any, **named: Any) -> Iterator[Any]:
-        for state in align(*given, **named):
-            steps.append(state.step)
-            yield state
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "align", spy)
+        note_steps(steps, patch)
         model = run(photos, tmp_path, align=less).model
         assert steps == [3, 4, 1, 2, 3, 4]
         again = run(photos, tmp_path).model
     assert len(steps) == 6 and same(weights(again), weights(model))
+
+
+def note_steps(steps: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let alignings write down their steps."""
+    align = module.align
+
+    def noting(*given: Any, **named: Any) -> Iterator[Any]:
+        for state in align(*given, **named):
+            steps.append(state.step)
+            yield state
+
+    monkeypatch.setattr(module, "align", noting)
 
 
 def stop_at_step(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
