@@ -106,6 +106,7 @@ RATIOS = {"r50": "50 %", "r77": "77 %"}
 WAYS = {
     "teacher": "sam-small, not slimmed",
     "slim": "**ours**",
+    "slim_flex": "**ours**, blocks of different widths",
     "slim_mosaic": "**ours**, with mosaics",
     "slim_long": "**ours**, ten times as long",
     "slim_long_mosaic": "**ours**, nine times as long, with mosaics",

@@ -1,11 +1,12 @@
 """What a slimmed segmenter keeps of its teacher's masks, at equal training cost for every way of slimming.
 
     python benchmarks/slim-retention/run.py --model runs/sam-small/model [--data FOLDER] [--work FOLDER]
-        [--rows slim random ...] [--ratios 50 77] [--device auto] [--finished] [--out FILE]
+        [--rows slim random ...] [--ratios 50 77] [--device auto] [--dtype float32] [--finished] [--out FILE]
 
 --model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
 photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
-evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_mosaic (the same on views half of which
+evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_flex (the same with as many channels in
+all, for which the blocks compete), slim_mosaic (the same on views half of which
 are mosaics), slim_long (for ten times as many epochs, which go round four crops of each photo),
 slim_long_mosaic (for nine times as many, most of them in the end, round eight views with mosaics),
 slim_long_mosaic_masks (that, and then two epochs of learning masks), slim_longest (as that, with one epoch of
@@ -62,6 +63,7 @@ _MOSAIC = {"bottleneck_epochs": 4, "align": {**_LONG, "epochs": 32, "views": 8, 
 # What differs from settings.yaml; epochs are of each aligning, of which one step has one instead of two.
 ROWS: dict[str, dict[str, Any]] = {
     "slim": {},
+    "slim_flex": {"layout": "flex", "score": {"ranking": "global"}},
     "slim_mosaic": {"align": {"augment": "mosaic"}},
     "slim_long": {"align": _LONG},
     "slim_long_mosaic": _MOSAIC,
@@ -83,13 +85,15 @@ ROWS: dict[str, dict[str, Any]] = {
 }
 
 
-def make_config(row: str, ratio: int, device: str) -> SlimConfig:
+def make_config(row: str, ratio: int, device: str, dtype: str | None = None) -> SlimConfig:
     """Return the settings of a row."""
     plain = to_dict(load_config(SlimConfig, HERE / "settings.yaml"))
     for key, value in ROWS[row].items():
         plain[key] = {**plain[key], **value} if isinstance(value, dict) else value
     if plain["method"] == "one-step":
         plain["align"]["epochs"] *= 2
+    if dtype is not None:
+        plain["align"]["dtype"] = dtype
     plain |= {"ratio": ratio / 100, "device": device}
     return from_dict(SlimConfig, plain, row)
 
@@ -183,7 +187,7 @@ class Bench:
 
     def score(self, row: str, ratio: int) -> tuple[dict[str, Evaluation], dict[str, str]]:
         """Return a row's scores, and the machine that they are from."""
-        config = make_config(row, ratio, self.device)
+        config = make_config(row, ratio, self.device, self.arguments.dtype)
         settings = {key: value for key, value in to_dict(config).items() if key != "device"}
         path = self._place(row, ratio)
 
@@ -210,6 +214,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=list(ROWS))
     parser.add_argument("--ratios", nargs="*", type=int, default=[50, 77], help="none: the teacher alone")
     parser.add_argument("--device", default="auto", help="cpu, cuda or auto (default)")
+    parser.add_argument("--dtype", help="to compute in where the processor has no bfloat16: float32")
     parser.add_argument("--finished", action="store_true", help="sum up the rows with scores, run no other")
     parser.add_argument("--out", type=Path, default=HERE / "results.json")
     arguments = parser.parse_args()

@@ -28,8 +28,9 @@ class ScoreConfig:
     others cannot say for them (:func:`aerogel.slim.subset.score_mlps`); "auto" is the latter where the
     criterion is channel-fisher and what is left is fitted. ``ranking`` "local" gives every block the same
     widths; with "mlp" the blocks' MLPs compete for channels, with "global" their head dimensions too,
-    compared by ``normalizer``. ``rescore`` ranks the MLPs anew once the heads are cut, which the published
-    code does not.
+    compared by ``normalizer``: "auto" is "none" for channel-fisher, whose scores are losses of the embedding
+    in every block, and else "gaussian", as published. ``rescore`` ranks the MLPs anew once the heads are
+    cut, which the published code does not.
     """
 
     criterion: str = "channel-fisher"
@@ -37,8 +38,15 @@ class ScoreConfig:
     photos: int = 64
     draws: int = 1
     ranking: Ranking = "local"
-    normalizer: Normalizer = "gaussian"
+    normalizer: Normalizer | Literal["auto"] = "auto"
     rescore: bool = True
+
+    @property
+    def compares_by(self) -> Normalizer:
+        """Return what makes scores of different blocks comparable."""
+        if self.normalizer == "auto":
+            return "none" if self.criterion == "channel-fisher" else "gaussian"
+        return self.normalizer
 
     def check(self) -> list[str]:
         """Return what is wrong with the values, a sentence each."""
@@ -52,8 +60,9 @@ class ScoreConfig:
             hint = f"; did you mean {close!r}?" if close else ""
             known = ", ".join(CRITERIA.names())
             mistakes.append(f"criterion: expected one of {known}; got {self.criterion!r}{hint}")
-        if self.normalizer not in NORMALIZERS:
-            mistakes.append(f"normalizer: expected one of {', '.join(NORMALIZERS)}; got {self.normalizer!r}")
+        if self.normalizer not in ("auto", *NORMALIZERS):
+            known = ", ".join(("auto", *NORMALIZERS))
+            mistakes.append(f"normalizer: expected one of {known}; got {self.normalizer!r}")
         return mistakes
 
 

@@ -74,7 +74,7 @@ def draft_plan(
         scores,
         widths,
         ranking=score.ranking,
-        normalizer=score.normalizer,
+        normalizer=score.compares_by,
         layout=config.layout,
     )
     if path is not None:

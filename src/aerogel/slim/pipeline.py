@@ -40,7 +40,7 @@ from aerogel.slim.reconstruction import measure_photo, reconstruct_
 from aerogel.slim.rotation import rotate_embedding_, rotate_heads_
 from aerogel.slim.run_folder import EXHIBITS, MODEL, PLAN, SCORES, WEIGHTS, require_method
 from aerogel.slim.sources import Sources
-from aerogel.slim.subset import score_mlps
+from aerogel.slim.subset import score_mlps, weigh_shares
 from aerogel.slim.surgery import apply_plan
 from aerogel.slim.widths import Widths, derive_widths
 from aerogel.zoo.launch import join_crew
@@ -218,7 +218,7 @@ class Pipeline:
                         found,
                         wanted,
                         ranking=config.score.ranking,
-                        normalizer=config.score.normalizer,
+                        normalizer=config.score.compares_by,
                         layout=config.layout if last else None,
                     )
                 )
@@ -340,19 +340,19 @@ class Pipeline:
     def _score(self, model: Any, kinds: Sequence[Kind], stream: str) -> dict[str, Tensor]:
         config = self.config
         score, seed = config.score, derive_seed(config.seed, "score", stream)
-        found: dict[str, Tensor] = {}
-        if config.matches_mlps and "mlp" in kinds:
-            kinds = [kind for kind in kinds if kind != "mlp"]
+        matched, competing = config.matches_mlps and "mlp" in kinds, score.ranking != "local"
+        shares: dict[str, Tensor] = {}
+        if matched:
             # Where blocks compete, one of them may keep more than the mean.
-            most = self.widths.mlp if score.ranking == "local" else None
-            watched = self._draw(score.photos, "scoring mlp")
-            found = score_mlps(model, watched, most=most, half=self._half)
+            most = None if competing else self.widths.mlp
+            watched = self._draw(score.photos, "matching mlp")
+            shares = score_mlps(model, watched, most=most, half=self._half)
+            kinds = [kind for kind in kinds if kind != "mlp" or competing]
+        found: dict[str, Tensor] = {}
         if kinds:
             watched = self._draw(score.photos, f"scoring {', '.join(kinds)}")
-            found |= score_channels(
-                model, watched, score.criterion, seed=seed, draws=score.draws, kinds=kinds
-            )
-        return found
+            found = score_channels(model, watched, score.criterion, seed=seed, draws=score.draws, kinds=kinds)
+        return found | (weigh_shares(shares, found) if competing else shares)
 
     def _draw(self, most: int, label: str) -> Iterator[Tensor]:
         count = min(most, len(self.sources.photos))

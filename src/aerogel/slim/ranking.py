@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from aerogel.errors import ConfigError, DataError, compose
 
-Normalizer = Literal["mean", "max", "sum", "gaussian", "standardization"]
-NORMALIZERS: tuple[Normalizer, ...] = ("mean", "max", "sum", "gaussian", "standardization")
+Normalizer = Literal["none", "mean", "max", "sum", "gaussian", "standardization"]
+NORMALIZERS: tuple[Normalizer, ...] = ("none", "mean", "max", "sum", "gaussian", "standardization")
 
 _EPSILON = 1e-8
 _Floats = npt.NDArray[np.float64]
@@ -49,10 +49,13 @@ def choose(scores: _Floats, count: int) -> tuple[int, ...]:
 def normalize(scores: _Floats, normalizer: Normalizer) -> _Floats:
     """Return scores that can be compared between groups.
 
-    "mean", "max" and "sum" divide by that; "gaussian" is (I - mean) / (std + 1e-8); "standardization" is
+    "none" leaves them as they are, for scores that are losses of one thing in all groups; "mean", "max" and
+    "sum" divide by that; "gaussian" is (I - mean) / (std + 1e-8); "standardization" is
     (I - min) / (max - min + 1e-8). (Section 3.2 of arXiv 2312.05284, whose last formula subtracts the
     maximum: the ranking is the same.) A group whose scores are all 0 stays so.
     """
+    if normalizer == "none":
+        return scores
     if normalizer == "gaussian":
         return np.asarray((scores - scores.mean()) / (scores.std() + _EPSILON))
     if normalizer == "standardization":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +53,15 @@ def score_mlps(
         weight = layer.weight.detach().to(covariance.device).double()
         found[name_group("mlp", number)] = order_channels(covariance, weight, most).cpu()
     return found
+
+
+def weigh_shares(shares: Mapping[str, Tensor], losses: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return scores of :func:`score_mlps` so that those of different blocks can be compared.
+
+    A share of what an MLP says is worth what the MLP is worth: a group's ``shares`` [channels] are multiplied
+    by the sum of its ``losses`` [channels], what each of its channels would cost alone.
+    """
+    return {name: values * losses[name].to(values).sum() for name, values in shares.items()}
 
 
 @dataclass

@@ -100,6 +100,22 @@ def test_an_unknown_criterion_is_refused_with_the_nearest_name() -> None:
         validate(ScoreConfig(normalizer="median"))  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("criterion", "normalizer", "by"),
+    [
+        ("channel-fisher", "auto", "none"),
+        ("taylor", "auto", "gaussian"),
+        ("channel-fisher", "max", "max"),
+        ("taylor", "none", "none"),
+    ],
+)
+def test_blocks_are_compared_by_losses_as_they_are_or_as_published(
+    criterion: str, normalizer: str, by: str
+) -> None:
+    config = ScoreConfig(criterion=criterion, normalizer=normalizer)  # type: ignore[arg-type]
+    assert validate(config).compares_by == by
+
+
 def test_mistakes_of_all_parts_are_listed_at_once() -> None:
     wrong = SlimConfig(
         ratio=1.0,

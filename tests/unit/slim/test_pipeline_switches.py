@@ -88,6 +88,31 @@ def test_blocks_compete_in_the_flex_layout(
         assert sum(widths) == 3 * mean
 
 
+@pytest.mark.parametrize("mlp", ["criterion", "least-squares"])
+def test_a_block_that_says_next_to_nothing_gives_its_places_to_the_others(
+    mlp: str, photos: Path, tmp_path: Path
+) -> None:
+    model = tiny.build(dtype=torch.float32)
+    quiet: Any = model.vision_encoder.layers[1]
+    with torch.no_grad():
+        for value in (quiet.mlp.lin2.weight, quiet.attn.proj.weight):
+            value *= 1e-3
+    built = pipeline(
+        photos,
+        tmp_path,
+        model,
+        layout="flex",
+        rotate=OFF,
+        reconstruct=OFF,
+        score={"ranking": "global", "mlp": mlp},
+        align=STILL,
+    )
+    widths = built.plan().widths
+    for kind, mean, most in (("head_dims", 3, 1), ("mlp", 20, 4)):
+        found = [widths[f"blocks.{index}.{kind}"] for index in range(3)]
+        assert sum(found) == 3 * mean and found[1] <= most, (kind, found)
+
+
 def test_positions_are_kept_unless_the_published_fault_is_wanted(photos: Path, tmp_path: Path) -> None:
     kept = encoder_weights(pipeline(photos, tmp_path / "kept", align=STILL).slim())
     lost = encoder_weights(
@@ -179,6 +204,9 @@ def test_mlps_are_ranked_anew_once_the_heads_are_cut(
         (("heads", "head_dims"), 8),
         (("mlp",), 4),
     ]
+    seen.clear()
+    pipeline(photos, tmp_path / "competing", layout="flex", score={"ranking": "mlp"}).plan()
+    assert [each[:2] for each in seen][2:] == [("least-squares", ("mlp",)), ("channel-fisher", ("mlp",))]
     seen.clear()
     pipeline(photos, tmp_path / "published", score={"rescore": False, "mlp": "criterion"}).plan()
     assert [each[1:] for each in seen] == [(("embedding",), 8), (("heads", "head_dims", "mlp"), 8)]

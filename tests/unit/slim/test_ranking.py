@@ -40,12 +40,13 @@ def test_counts_that_do_not_fit_are_refused() -> None:
 
 def test_normalizers() -> None:
     scores = np.array([1.0, 2.0, 3.0, 6.0])
+    assert normalize(scores, "none").tolist() == scores.tolist()
     assert normalize(scores, "mean").tolist() == (scores / 3).tolist()
     assert normalize(scores, "max").tolist() == (scores / 6).tolist()
     assert normalize(scores, "sum").tolist() == (scores / 12).tolist()
     assert normalize(scores, "gaussian") == pytest.approx((scores - 3) / scores.std())
     assert normalize(scores, "standardization") == pytest.approx((scores - 1) / 5)
-    with pytest.raises(ConfigError, match="one of mean, max"):
+    with pytest.raises(ConfigError, match="one of none, mean, max"):
         normalize(scores, "median")  # type: ignore[arg-type]
 
 
@@ -93,6 +94,11 @@ def test_rounding_drops_the_least_important_not_the_first() -> None:
 def test_equal_packs_go_by_their_scores_as_given() -> None:
     groups = {"a": np.array([1.0, 0.5]), "b": np.array([4.0, 2.0])}
     assert choose_among(groups, 3, normalizer="max") == {"a": (0,), "b": (0, 1)}
+
+
+def test_scores_of_one_unit_are_compared_as_they_are() -> None:
+    groups = {"a": np.array([9.0, 8.0, 7.0]), "b": np.array([0.3, 0.2, 0.1])}
+    assert choose_among(groups, 4, normalizer="none") == {"a": (0, 1, 2), "b": (0,)}
 
 
 def test_a_limit_holds() -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from aerogel.errors import DataError
 from aerogel.slim import subset as module
-from aerogel.slim.subset import Spread, order_channels, score_mlps
+from aerogel.slim.subset import Spread, order_channels, score_mlps, weigh_shares
 from tests.unit.slim.test_moments import hooks, one_by_one
 from tests.unit.slim.tiny import build
 
@@ -118,6 +118,13 @@ def test_the_mlps_of_a_model_are_scored_by_what_they_write() -> None:
     assert len(set(others[:16])) == 16, "the second of a pair has next to nothing to add"
     assert hooks(model) == 0
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_shares_of_a_block_are_worth_what_its_channels_cost() -> None:
+    shares = {"a": torch.tensor([1.0, 0.5], dtype=torch.float64), "b": torch.ones(2, dtype=torch.float64)}
+    losses = {"b": torch.tensor([0.5, 0.25]), "a": torch.tensor([2.0, 6.0]), "c": torch.ones(3)}
+    found = weigh_shares(shares, losses)
+    assert {name: each.tolist() for name, each in found.items()} == {"a": [8.0, 4.0], "b": [0.75, 0.75]}
 
 
 def test_mistakes_are_told() -> None:
