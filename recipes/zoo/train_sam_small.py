@@ -14,7 +14,8 @@ to its own grid and divided by each channel's spread, as in "Faster Segment Anyt
 then encoder, prompt encoder and mask decoder learn the teacher's masks for points and boxes. The first
 command does the former with 16 x 16 tokens, where steps are quick; the second goes on with 24 x 24, which
 see smaller things. A point is answered with the surest of the teacher's three guesses, which people agree
-with more than with the teacher's single answer. Writes a SamModel in fp16.
+with more than with the teacher's single answer. Computes in bfloat16 where the processor has AVX-512, else in
+float32, and writes a SamModel in fp16.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sam_masks import MASK_PX, bound, mask_loss, shrink
-from sam_views import Tutor, ViewSettings, load_shards, make_shards, unpack
+from sam_views import HALF, Tutor, ViewSettings, load_shards, make_shards, unpack
 from torch import Tensor
 from torch.nn import functional
 from transformers import SamModel
@@ -185,7 +186,7 @@ class Training:
         rows = self.rows()
         chance = np.random.default_rng(derive_seed(self.settings.seed, "step", self.step))
         pixels = self.lessons.place(rows, chance)
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
             embedding = self.student.vision_encoder(pixels).last_hidden_state
         embedding = embedding.float()
         wanted = self.lessons.embeddings[rows].float()
@@ -240,7 +241,7 @@ class Training:
 
     def decode(self, embedding: Tensor, prompt: dict[str, Tensor], several: bool) -> tuple[Tensor, Tensor]:
         """Return mask logits [B, P, M, s, s] and scores [B, P, M]."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=HALF):
             found = self.student(image_embeddings=embedding, **prompt, multimask_output=several)
         return found.pred_masks.float(), found.iou_scores.float()
 

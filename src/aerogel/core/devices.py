@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
+from aerogel.core.progress import announce
 from aerogel.core.registry import nearest
 from aerogel.errors import ConfigError, DeviceError, compose
 
@@ -73,6 +76,8 @@ def choose_device(requested: str = "auto") -> Choice:
 def choose_dtype(requested: str, device: str) -> Choice:
     """Choose the number format for a device: bfloat16 where CUDA computes in it, else float32.
 
+    If it is to be bfloat16 on an x86 processor without AVX-512, it is said once that float32 is sooner done.
+
     Raises:
         DeviceError: the name is unknown or the device cannot compute in that format.
     """
@@ -101,6 +106,8 @@ def choose_dtype(requested: str, device: str) -> Choice:
         raise DeviceError(
             compose("a CUDA device with native bfloat16", "one without", 'pass dtype="float16" or "auto"')
         )
+    if value == "bfloat16" and device == "cpu":
+        _warn_of_emulation()
     return Choice(value, "it was asked for")
 
 
@@ -144,6 +151,15 @@ def _choose_cuda(number: int | None, count: int, *, asked: bool) -> Choice:
             )
         )
     return Choice(f"cuda:{number}", reason)
+
+
+@cache
+def _warn_of_emulation() -> None:
+    import torch
+
+    older = torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "AVX2")
+    if older and platform.machine().lower() in ("x86_64", "amd64"):
+        announce("bfloat16 takes many times as long as float32 here: the processor has no AVX-512")
 
 
 def _has_bfloat16() -> bool:

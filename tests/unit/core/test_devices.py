@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 import torch
 
+from aerogel.core import devices
 from aerogel.core.devices import Choice, choose_device, choose_dtype, is_cuda, limit_threads
 from aerogel.errors import ConfigError, DeviceError
 
@@ -87,6 +90,31 @@ def test_formats_that_do_not_go_are_refused(
     pretend(monkeypatch, cuda=1, bfloat16=False)
     with pytest.raises(DeviceError, match="what to do: "):
         choose_dtype(requested, device)
+
+
+@pytest.mark.parametrize(
+    ("capability", "machine", "told"),
+    [
+        ("AVX2", "x86_64", True),
+        ("DEFAULT", "AMD64", True),
+        ("AVX512", "x86_64", False),
+        ("DEFAULT", "aarch64", False),
+    ],
+)
+def test_it_is_said_once_where_bfloat16_is_slow(
+    capability: str,
+    machine: str,
+    told: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    devices._warn_of_emulation.cache_clear()
+    for requested in ("float32", "bfloat16", "bf16"):
+        choose_dtype(requested, "cpu")
+    assert capsys.readouterr().err.count("no AVX-512") == told
+    devices._warn_of_emulation.cache_clear()
 
 
 def test_threads_are_limited_and_given_back() -> None:
