@@ -13,7 +13,7 @@ from peft import PeftModel
 from torch.nn import functional
 
 from aerogel.condense.config import ProjectorConfig
-from aerogel.condense.families.backbone import Backbone, load_backbone
+from aerogel.condense.families import Backbone, load_backbone
 from aerogel.condense.merged import Merged
 from aerogel.condense.projector import adapt, build_projector
 from tests.unit.condense import tiny
