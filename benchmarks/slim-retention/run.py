@@ -63,7 +63,7 @@ _MOSAIC = {"bottleneck_epochs": 4, "align": {**_LONG, "epochs": 32, "views": 8, 
 # What differs from settings.yaml; epochs are of each aligning, of which one step has one instead of two.
 ROWS: dict[str, dict[str, Any]] = {
     "slim": {},
-    "slim_flex": {"layout": "flex", "score": {"ranking": "global"}},
+    "slim_flex": {"layout": "flex"},
     "slim_mosaic": {"align": {"augment": "mosaic"}},
     "slim_long": {"align": _LONG},
     "slim_long_mosaic": _MOSAIC,

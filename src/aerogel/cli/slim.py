@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
   aerogel slim facebook/sam-vit-base --images photos/ --ratio 0.77 --out small
   aerogel slim my-sam/ --images photos/ --ratio 0.5 --heads 6 --epochs 20
-  aerogel slim my-sam/ --images photos/ --layout flex --set score.ranking=global
+  aerogel slim my-sam/ --images photos/ --layout flex
   aerogel slim --recipe sam-nano-r10 --out nano-r10
 
 A model that is called like one of the commands above is written ./plan.

@@ -27,17 +27,18 @@ class ScoreConfig:
     noise each. ``mlp`` says what ranks the MLPs' channels: the "criterion", or "least-squares", by what
     others cannot say for them (:func:`aerogel.slim.subset.score_mlps`); "auto" is the latter where the
     criterion is channel-fisher and what is left is fitted. ``ranking`` "local" gives every block the same
-    widths; with "mlp" the blocks' MLPs compete for channels, with "global" their head dimensions too,
-    compared by ``normalizer``: "auto" is "none" for channel-fisher, whose scores are losses of the embedding
-    in every block, and else "gaussian", as published. ``rescore`` ranks the MLPs anew once the heads are
-    cut, which the published code does not.
+    widths; with "mlp" the blocks' MLPs compete for channels, with "global" their head dimensions too;
+    "auto" is "global" for the flex layout, else "local". They are compared by ``normalizer``: "auto" is
+    "none" for channel-fisher, whose scores are losses of the embedding in every block, and else
+    "gaussian", as published. ``rescore`` ranks the MLPs anew once the heads are cut, which the published
+    code does not.
     """
 
     criterion: str = "channel-fisher"
     mlp: Literal["auto", "criterion", "least-squares"] = "auto"
     photos: int = 64
     draws: int = 1
-    ranking: Ranking = "local"
+    ranking: Ranking | Literal["auto"] = "auto"
     normalizer: Normalizer | Literal["auto"] = "auto"
     rescore: bool = True
 
@@ -296,6 +297,13 @@ class SlimConfig:
         return self.align
 
     @property
+    def ranks_by(self) -> Ranking:
+        """Return whether, and for what, blocks compete."""
+        if self.score.ranking == "auto":
+            return "global" if self.layout == "flex" else "local"
+        return self.score.ranking
+
+    @property
     def matches_mlps(self) -> bool:
         """Tell whether least squares rank the MLPs' channels."""
         if self.score.mlp == "auto":
@@ -315,7 +323,7 @@ class SlimConfig:
                 mistakes.append(f"{name}: expected {least} or more; got {value}")
         if self.limit is not None and self.held_out >= self.limit:
             mistakes.append(f"held_out: expected fewer than limit ({self.limit}); got {self.held_out}")
-        if self.layout == "stock" and self.score.ranking != "local":
+        if self.layout == "stock" and self.ranks_by != "local":
             mistakes.append(
                 f"score.ranking: expected local for the stock layout, whose blocks are alike; "
                 f"got {self.score.ranking}"

@@ -73,7 +73,7 @@ def draft_plan(
         sources.channels,
         scores,
         widths,
-        ranking=score.ranking,
+        ranking=config.ranks_by,
         normalizer=score.compares_by,
         layout=config.layout,
     )

@@ -217,7 +217,7 @@ class Pipeline:
                         describe(cut),
                         found,
                         wanted,
-                        ranking=config.score.ranking,
+                        ranking=config.ranks_by,
                         normalizer=config.score.compares_by,
                         layout=config.layout if last else None,
                     )
@@ -340,7 +340,7 @@ class Pipeline:
     def _score(self, model: Any, kinds: Sequence[Kind], stream: str) -> dict[str, Tensor]:
         config = self.config
         score, seed = config.score, derive_seed(config.seed, "score", stream)
-        matched, competing = config.matches_mlps and "mlp" in kinds, score.ranking != "local"
+        matched, competing = config.matches_mlps and "mlp" in kinds, config.ranks_by != "local"
         shares: dict[str, Tensor] = {}
         if matched:
             # Where blocks compete, one of them may keep more than the mean.

@@ -154,4 +154,10 @@ def test_blocks_that_compete_need_the_flex_layout(ranking: str) -> None:
     score = ScoreConfig(ranking=ranking)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=f"expected local for the stock layout.*got {ranking}"):
         validate(SlimConfig(score=score))
-    validate(SlimConfig(score=score, layout="flex"))
+    assert validate(SlimConfig(score=score, layout="flex")).ranks_by == ranking
+
+
+def test_blocks_compete_where_the_layout_lets_them() -> None:
+    assert SlimConfig().ranks_by == "local"
+    assert SlimConfig(layout="flex").ranks_by == "global"
+    assert SlimConfig(layout="flex", score=ScoreConfig(ranking="local")).ranks_by == "local"
