@@ -4,51 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from aerogel.core.progress import announce, track
-from aerogel.errors import DataError, compose
 from aerogel.zoo.decode import PictureError, decode_picture
 from aerogel.zoo.imageset import ImageSet
+from aerogel.zoo.mapped import gather_mapped, needed_bytes
+from aerogel.zoo.records import Problems, Record, describe_label, list_problems, note_empty
 from aerogel.zoo.request import UNSTATED, Request
-
-SHOWN = 20
-
-
-@dataclass
-class Problems:
-    """Collect what is wrong with a source, to be reported all at once."""
-
-    where: str
-    found: list[str] = field(default_factory=list)
-
-    def add(self, problem: str) -> None:
-        """Note one problem."""
-        self.found.append(problem)
-
-    def refuse(self, remedy: str) -> None:
-        """Raise DataError listing the first 20 problems and their number; do nothing without any.
-
-        Raises:
-            DataError: when anything was noted.
-        """
-        if self.found:
-            expected = f"readable, labelled images for every class in {self.where}"
-            raise DataError(compose(expected, list_problems(self.found), remedy))
-
-
-@dataclass(frozen=True)
-class Record:
-    """One image before decoding: provenance, class (an index or a name) and file or file bytes."""
-
-    identifier: str
-    label: int | str | None
-    content: bytes | Path | None
 
 
 def gather(
@@ -75,12 +41,9 @@ def gather(
     """
     places: dict[int | str | None, int] = {name: index for index, name in enumerate(class_names)}
     places.update(enumerate(range(len(class_names)) if order is None else order))
-    if stamp is not None and request.size is not None:
-        from aerogel.zoo.mapped import gather_mapped, needed_bytes
-
-        if needed_bytes(request, total) > request.memory_bytes:
-            shared: dict[str, Any] = {"name": name, "total": total, "problems": problems, "licence": licence}
-            return gather_mapped(records, class_names, places, request, stamp=stamp(), **shared)
+    if stamp is not None and needed_bytes(request, total) > request.memory_bytes:
+        shared: dict[str, Any] = {"name": name, "total": total, "problems": problems, "licence": licence}
+        return gather_mapped(records, class_names, places, request, stamp=stamp(), **shared)
     arrays: list[np.ndarray] = []
     labels: list[int] = []
     ids: list[str] = []
@@ -113,26 +76,6 @@ def _decode(record: Record, request: Request) -> np.ndarray:
     return decode_picture(record.content, size=request.size, channels=request.channels)
 
 
-def describe_label(label: int | str | None, count: int) -> str:
-    """Say what is wrong with a label that is in no list of ``count`` classes."""
-    if label is None:
-        return "no label"
-    return f"label {label!r} is not in the class list of {count}"
-
-
-def note_empty(
-    problems: Problems, class_names: tuple[str, ...], labels: list[int], after_skipping: bool
-) -> None:
-    """Note every class without an image."""
-    if not class_names:
-        problems.add("no classes")
-    seen = set(labels)
-    suffix = " left after skipping" if after_skipping else ""
-    for index, class_name in enumerate(class_names):
-        if index not in seen:
-            problems.add(f"class {class_name!r} has no usable images{suffix}")
-
-
 def _note_sizes(problems: Problems, arrays: list[np.ndarray]) -> None:
     sizes = Counter(array.shape[1:] for array in arrays)
     if len(sizes) > 1:
@@ -147,11 +90,3 @@ def _stack(arrays: list[np.ndarray]) -> np.ndarray:
     for row in reversed(range(len(arrays))):
         stacked[row] = arrays.pop()
     return stacked
-
-
-def list_problems(problems: list[str]) -> str:
-    """Write the first 20 problems and how many there are."""
-    shown = "; ".join(problems[:SHOWN])
-    rest = len(problems) - SHOWN
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{count}: {shown}" + (f"; and {rest} more" if rest > 0 else "")

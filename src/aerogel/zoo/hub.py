@@ -12,9 +12,10 @@ from typing import Any
 from aerogel.errors import DataError, MissingDependencyError, compose
 from aerogel.zoo.classes import align_classes, name_classes
 from aerogel.zoo.columns import Columns, Table
-from aerogel.zoo.gather import Problems, Record, gather
+from aerogel.zoo.gather import gather
 from aerogel.zoo.imageset import ImageSet
 from aerogel.zoo.named import suggest_names
+from aerogel.zoo.records import Problems, Record
 from aerogel.zoo.request import UNSTATED, Request, list_matches, match_split, require_split
 
 

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aerogel.zoo.gather import Problems, Record, gather
+from aerogel.zoo.gather import gather
 from aerogel.zoo.imageset import ImageSet
+from aerogel.zoo.records import Problems, Record
 from aerogel.zoo.request import ALIASES, Request, list_matches, match_split, require_split
 
 JUNK = {"Thumbs.db", "desktop.ini"}

@@ -23,8 +23,8 @@ from aerogel.core.stages import CHECKPOINT_NAME, Stage, run_stage
 from aerogel.errors import FolderConflictError
 from aerogel.measure import format_bytes
 from aerogel.zoo.decode import PictureError, decode_picture
-from aerogel.zoo.gather import Problems, Record, describe_label, list_problems, note_empty
 from aerogel.zoo.imageset import ImageSet
+from aerogel.zoo.records import Problems, Record, describe_label, list_problems, note_empty
 from aerogel.zoo.request import Request
 
 KIND = "image-cache"

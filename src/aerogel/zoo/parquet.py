@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 from aerogel.errors import DataError, MissingDependencyError, compose
 from aerogel.zoo.classes import align_classes, name_classes
 from aerogel.zoo.columns import Columns, Table
-from aerogel.zoo.gather import Problems, Record, gather
+from aerogel.zoo.gather import gather
 from aerogel.zoo.imageset import ImageSet
+from aerogel.zoo.records import Problems, Record
 from aerogel.zoo.request import ALIASES, Request, list_matches, match_split, require_split
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from aerogel.core.progress import announce, track
 from aerogel.core.randomness import permutation
 from aerogel.errors import ConfigError, DataError, compose
 from aerogel.zoo.decode import PictureError
-from aerogel.zoo.gather import list_problems
+from aerogel.zoo.records import list_problems
 
 OTHER_FILE = "not a picture"
 """The reason for files that nobody would take for a picture; they are counted, not listed."""

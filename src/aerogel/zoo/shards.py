@@ -12,9 +12,10 @@ from typing import Any, cast
 from aerogel.errors import DataError, compose
 from aerogel.zoo.classes import name_classes
 from aerogel.zoo.columns import LABEL_NAMES
-from aerogel.zoo.gather import Problems, Record, gather
+from aerogel.zoo.gather import gather
 from aerogel.zoo.imageset import ImageSet
 from aerogel.zoo.parquet import split_of
+from aerogel.zoo.records import Problems, Record
 from aerogel.zoo.request import Request, list_matches, match_split, require_split
 
 IMAGE_ENDINGS = ("jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif")

@@ -5,8 +5,9 @@ from collections.abc import Callable
 import pytest
 
 from aerogel.errors import DataError
-from aerogel.zoo.gather import SHOWN, Problems, Record, gather
+from aerogel.zoo.gather import gather
 from aerogel.zoo.imageset import ImageSet
+from aerogel.zoo.records import SHOWN, Problems, Record
 from aerogel.zoo.request import Request
 
 Png = Callable[..., bytes]

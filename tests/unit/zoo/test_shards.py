@@ -14,7 +14,7 @@ from PIL import Image
 
 from aerogel.errors import DataError
 from aerogel.zoo import load_images, load_splits, open_images
-from aerogel.zoo.gather import Problems
+from aerogel.zoo.records import Problems
 from aerogel.zoo.shards import list_samples
 
 SIZE = 8
