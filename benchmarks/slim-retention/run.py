@@ -3,10 +3,10 @@
     python benchmarks/slim-retention/run.py --model runs/sam-small/model [--data FOLDER] [--work FOLDER]
         [--rows slim random ...] [--ratios 50 77] [--device auto] [--dtype float32] [--finished] [--out FILE]
 
---model is what recipes/zoo/train_sam_small.py wrote. FOLDER, by default $AEROGEL_DATA, holds
-photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and bsds500-trainval.parquet to
-evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_flex (the same with as many channels in
-all, for which the blocks compete), slim_mosaic (the same on views half of which
+--model is what recipes/zoo/train_sam_small.py wrote, or another segmenter. FOLDER, by default $AEROGEL_DATA,
+holds photos/imagenet-samples.parquet to align on, and coco-panoptic-train.parquet and
+bsds500-trainval.parquet to evaluate on; nobody saw those. Rows: slim (ours, settings.yaml), slim_flex (the
+same with as many channels in all, for which the blocks compete), slim_mosaic (the same on views half of which
 are mosaics), slim_long (for ten times as many epochs, which go round four crops of each photo),
 slim_long_mosaic (for nine times as many, most of them in the end, round eight views with mosaics),
 slim_long_mosaic_masks (that, and then two epochs of learning masks), slim_longest (as that, with one epoch of
