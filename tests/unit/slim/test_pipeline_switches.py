@@ -19,6 +19,7 @@ from tests.unit.slim.runs import encoder_weights, pipeline, run, same, teacher, 
 # Steps so small that nothing moves: what is left is what cutting does.
 STILL: dict[str, Any] = {"lr": 1e-30, "epochs": 1}
 OFF = {"photos": 0}
+COMPETING: dict[str, Any] = {"layout": "flex", "rotate": OFF, "reconstruct": OFF, "align": STILL}
 
 
 def test_without_pruning_nothing_but_aligning_happens(photos: Path, tmp_path: Path) -> None:
@@ -70,16 +71,8 @@ def test_blocks_compete_in_the_flex_layout(
         # A block in which a few channels are all that matters keeps few.
         model.vision_encoder.layers[2].mlp.lin1.weight[:4] *= 50.0
         model.vision_encoder.layers[2].attn.qkv.weight.view(3, 4, 6, 24)[:, :, 0] *= 50.0
-    built = pipeline(
-        photos,
-        tmp_path,
-        model,
-        layout="flex",
-        rotate=OFF,
-        reconstruct=OFF,
-        score={"ranking": ranking, "normalizer": "mean", "criterion": "magnitude"},
-        align=STILL,
-    )
+    score = {"ranking": ranking, "normalizer": "mean", "criterion": "magnitude"}
+    built = pipeline(photos, tmp_path, model, score=score, **COMPETING)
     plan = built.plan()
     assert plan.layout == "flex" and type(built.slim()).__name__ == "FlexSamModel"
     for kind, mean in (("heads", 4), ("head_dims", 3), ("mlp", 20)):
@@ -97,16 +90,7 @@ def test_a_block_that_says_next_to_nothing_gives_its_places_to_the_others(
     with torch.no_grad():
         for value in (quiet.mlp.lin2.weight, quiet.attn.proj.weight):
             value *= 1e-3
-    built = pipeline(
-        photos,
-        tmp_path,
-        model,
-        layout="flex",
-        rotate=OFF,
-        reconstruct=OFF,
-        score={"ranking": "global", "mlp": mlp},
-        align=STILL,
-    )
+    built = pipeline(photos, tmp_path, model, score={"mlp": mlp}, **COMPETING)
     widths = built.plan().widths
     for kind, mean, most in (("head_dims", 3, 1), ("mlp", 20, 4)):
         found = [widths[f"blocks.{index}.{kind}"] for index in range(3)]
