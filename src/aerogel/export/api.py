@@ -63,7 +63,7 @@ def export_onnx(
     ``input_boxes`` [B, P, 4]; its encoder is a hard link where the disk has them.
 
     ``dtype`` float16 adds files ``_fp16``: half the size, inputs and outputs in float32 all the same.
-    ``quantise`` adds ``_quantized``: matrices of int8, the smallest. Their differences are measured and
+    ``quantise`` adds ``_quantized``: matrices in 8 bits, the smallest. Their differences are measured and
     reported; the float32 graphs must keep within 0.1 % of the spread of their outputs. The folder appears
     whole or not at all.
 

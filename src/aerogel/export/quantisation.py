@@ -18,11 +18,12 @@ _POSITIONS = ("shared_embedding", "shared_image_embedding")
 
 
 def quantise_graph(source: str | Path, target: str | Path) -> None:
-    """Write a graph with the weights of its matrices as int8, one scale for each channel.
+    """Write a graph with the weights of its matrices in 8 bits, one scale for each channel.
 
     What flows between them is rounded to 8 bits for each image anew (dynamic quantisation), so no photos are
     needed. Convolutions and the encoding of positions stay as they are: 8 bits of a coordinate are several
-    pixels. Downloads become smaller; onnxruntime on a CPU does not become faster.
+    pixels. Weights are unsigned: products of signed ones overflow on x86 processors without VNNI. Downloads
+    become smaller; onnxruntime on a CPU does not become faster.
 
     Raises:
         MissingDependencyError: onnx or onnxruntime is not installed.
@@ -44,7 +45,7 @@ def quantise_graph(source: str | Path, target: str | Path) -> None:
             str(target),
             op_types_to_quantize=[_OPERATION],
             per_channel=True,
-            weight_type=quantization.QuantType.QInt8,
+            weight_type=quantization.QuantType.QUInt8,
             nodes_to_exclude=exempt,
         )
     written = onnx.load(str(target))
